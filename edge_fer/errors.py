@@ -1,0 +1,59 @@
+"""The errors a user can cause. `str(error)` is the one line shown: expected, got, what to do."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class EdgeFerError(Exception):
+    """Base of every error of this project; `exit_code` is what the command line returns for it."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class InputError(EdgeFerError):
+    """A picture, a folder, a data set or a path is not what it has to be."""
+
+
+class BundleError(EdgeFerError):
+    """A bundle that cannot be read or cannot be trusted."""
+
+
+class EngineError(EdgeFerError):
+    """An engine that is not installed, does not load, or is not the one the bundle needs."""
+
+
+class DetectorError(EdgeFerError):
+    """A face detector that is not installed or whose model file is not usable."""
+
+
+class CheckpointError(EdgeFerError):
+    """A checkpoint that is damaged or belongs to another network."""
+
+
+class CalibrationError(EdgeFerError):
+    """Calibration data that is too small or does not fit."""
+
+
+class RecipeError(EdgeFerError):
+    """A training recipe with an unknown key or an impossible value."""
+
+
+class TrainingError(EdgeFerError):
+    """A training run that cannot start, go on or be resumed."""
+
+
+class MissingPackageError(EdgeFerError):
+    """A stage was called whose packages are not installed; the text names the extra."""
+
+
+class UsageError(EdgeFerError):
+    """The command line was used wrongly."""
+
+    exit_code: ClassVar[int] = 2
+
+
+class GateFailed(EdgeFerError):
+    """A parity gate failed; the report was written, the bundle was not."""
+
+    exit_code: ClassVar[int] = 3

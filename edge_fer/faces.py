@@ -1,0 +1,240 @@
+"""The one reader of DATA: a folder per class, the FER+ layout, a CSV file or a calibration manifest."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_fer.errors import InputError
+from edge_fer.images import folder_images, read_image
+from edge_fer.labels import LABELS, canonical
+from edge_fer.preprocess import CropSpec, crop_whole
+
+MANIFEST_FORMAT = "edge-fer-manifest-1"
+FERPLUS_LABELS_FILE = "fer2013new.csv"
+_EXPECTED = "a folder per class, ferplus:DIR, a .csv or a manifest .json"
+_FERPLUS_PREFIX = "ferplus:"
+_FERPLUS_SPLITS = {
+    "train": ("Training", "FER2013Train"),
+    "valid": ("PublicTest", "FER2013Valid"),
+    "test": ("PrivateTest", "FER2013Test"),
+}
+_FERPLUS_VOTES = (*LABELS, "unknown", "NF")  # the file's column order is ours
+
+
+@dataclass(frozen=True, slots=True)
+class Face:
+    """One picture that is a face crop.
+
+    Attributes:
+        path: The picture file.
+        label: Index into LABELS, or None when not known.
+        votes: Eight vote counts in the order of LABELS (FER+ only), else None.
+    """
+
+    path: Path
+    label: int | None
+    votes: tuple[float, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
+class FaceSet:
+    """A data set in a fixed order; `note` says in words what was left out."""
+
+    name: str
+    labels: tuple[str, ...]
+    faces: tuple[Face, ...]
+    note: str
+
+
+def read_data(data: str) -> FaceSet:
+    """List the faces of DATA without decoding them.
+
+    Args:
+        data: A folder with one sub-folder per class; `ferplus:DIR[:train|valid|test]` (valid when not said);
+            a `.csv` with the columns file (relative to the CSV) and label; or a manifest `.json`, whose file
+            hashes are checked.
+
+    Raises:
+        InputError: missing, empty or malformed; the text names the file and line.
+    """
+    if data.startswith(_FERPLUS_PREFIX):
+        return _read_ferplus(data[len(_FERPLUS_PREFIX) :])
+    path = Path(data)
+    if path.is_dir():
+        faces = _read_folder(path)
+    elif not path.exists():
+        raise InputError(f"{data}: no such file or folder; expected {_EXPECTED}")
+    elif path.suffix.lower() == ".csv":
+        faces = _read_csv(path)
+    elif path.suffix.lower() == ".json":
+        faces = _read_manifest(path)
+    else:
+        raise InputError(f"{data}: expected {_EXPECTED}")
+    if not faces:
+        raise InputError(f"{data}: expected at least one face, got none")
+    return FaceSet(path.resolve().stem, LABELS, tuple(faces), "")
+
+
+def load_crops(
+    faces: FaceSet, spec: CropSpec, progress: Callable[[int], None] | None = None
+) -> NDArray[np.uint8]:
+    """Decode every face and bring it to the crop size, in order: (N, S, S, 3) uint8 RGB 0..255.
+
+    `progress` is called with the number of faces done so far.
+
+    Raises:
+        InputError: a picture that cannot be read.
+    """
+    crops = np.empty((len(faces.faces), spec.size, spec.size, 3), np.uint8)
+    for index, face in enumerate(faces.faces):
+        crops[index] = crop_whole(read_image(face.path), spec)
+        if progress is not None:
+            progress(index + 1)
+    return crops
+
+
+def face_hash(crop: NDArray[np.uint8]) -> str:
+    """Return the SHA-256 (hex) of a crop's bytes; rows of reference outputs are matched to crops by it."""
+    return hashlib.sha256(np.ascontiguousarray(crop).tobytes()).hexdigest()
+
+
+def _read_folder(folder: Path) -> list[Face]:
+    try:
+        classes = sorted(path for path in folder.iterdir() if path.is_dir() and path.name[0] != ".")
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be read: {error.strerror or error}") from None
+    if not classes:
+        raise InputError(f"{folder}: expected one sub-folder per class ({', '.join(LABELS)}), got none")
+    faces: list[Face] = []
+    for entry in classes:
+        try:
+            label = LABELS.index(canonical(entry.name))
+        except InputError as error:
+            raise InputError(f"{entry}: {error}") from None
+        faces += [Face(path, label, None) for path in folder_images(entry)]
+    return faces
+
+
+def _read_ferplus(source: str) -> FaceSet:
+    root, split = source, "valid"
+    head, colon, tail = source.rpartition(":")
+    if colon and tail in _FERPLUS_SPLITS:
+        root, split = head, tail
+    usage, folder_name = _FERPLUS_SPLITS[split]
+    folder = Path(root) / folder_name
+    rows = [row for row in _ferplus_rows(Path(root) / FERPLUS_LABELS_FILE) if row[0] == usage]
+    faces: list[Face] = []
+    for _, name, votes in rows:
+        winner = votes.index(max(votes))  # ties go to the first column
+        if winner < len(LABELS):
+            faces.append(Face(folder / name, winner, votes[: len(LABELS)]))
+    if not faces:
+        raise InputError(f"{root}: expected faces of the split {split!r}, got none in {FERPLUS_LABELS_FILE}")
+    _check_present(folder, faces)
+    note = f"{len(rows) - len(faces)} of {len(rows)} faces left out: most votes on unknown or NF"
+    return FaceSet(f"ferplus:{split}", LABELS, tuple(faces), note)
+
+
+def _ferplus_rows(path: Path) -> list[tuple[str, str, tuple[float, ...]]]:
+    """Read usage, picture name and the ten votes of every row."""
+    rows: list[tuple[str, str, tuple[float, ...]]] = []
+    for line, row in _csv_rows(path, ("Usage", "Image name", *_FERPLUS_VOTES)):
+        try:
+            votes = tuple(float(row[column]) for column in _FERPLUS_VOTES)
+        except ValueError:
+            votes = ()
+        if not votes or not all(0 <= vote < 1e6 for vote in votes):
+            found = [row[column] for column in _FERPLUS_VOTES]
+            raise InputError(f"{path}:{line}: expected ten vote counts, got {found}")
+        rows.append((row["Usage"], row["Image name"], votes))
+    return rows
+
+
+def _check_present(folder: Path, faces: list[Face]) -> None:
+    # One listing of the folder, not 28,000 stat calls.
+    try:
+        present = {path.name for path in folder.iterdir()}
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be read: {error.strerror or error}") from None
+    missing = [face.path.name for face in faces if face.path.name not in present]
+    if missing:
+        raise InputError(f"{folder}: {len(missing)} of {len(faces)} pictures missing, first {missing[0]!r}")
+
+
+def _csv_rows(path: Path, columns: tuple[str, ...]) -> list[tuple[int, dict[str, str]]]:
+    """Read a CSV with a header: (line number, row) with the asked columns; other columns are ignored."""
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file, restval="")
+            absent = [column for column in columns if column not in (reader.fieldnames or ())]
+            if absent:
+                raise InputError(
+                    f"{path}: expected the columns {', '.join(columns)}, {absent[0]!r} is missing"
+                )
+            return [(reader.line_num, {column: row[column].strip() for column in columns}) for row in reader]
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: expected a UTF-8 CSV file: {error}") from None
+
+
+def _label_index(name: str | None, where: str) -> int | None:
+    if not name:
+        return None
+    try:
+        return LABELS.index(canonical(name))
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
+
+
+def _read_csv(path: Path) -> list[Face]:
+    faces: list[Face] = []
+    for line, row in _csv_rows(path, ("file", "label")):
+        if not row["file"] or "\0" in row["file"]:
+            raise InputError(f"{path}:{line}: the column 'file' is empty or not a path")
+        picture = path.parent / row["file"]
+        if not picture.is_file():
+            raise InputError(f"{path}:{line}: no such picture: {picture}")
+        faces.append(Face(picture, _label_index(row["label"], f"{path}:{line}"), None))
+    return faces
+
+
+def _read_manifest(path: Path) -> list[Face]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise InputError(f"{path}: expected a manifest in JSON: {error}") from None
+    found = content.get("format") if isinstance(content, dict) else None
+    if found != MANIFEST_FORMAT:
+        raise InputError(f"{path}: expected a manifest of format {MANIFEST_FORMAT!r}, got {found!r}")
+    entries = content.get("faces")
+    if not isinstance(entries, list):
+        raise InputError(f"{path}: expected a list under the key 'faces'")
+    return [_manifest_face(path, number, entry) for number, entry in enumerate(entries)]
+
+
+def _manifest_face(manifest: Path, number: int, entry: object) -> Face:
+    where = f"{manifest}: face {number}"
+    values = entry if isinstance(entry, dict) else {}
+    file, label, digest = values.get("file"), values.get("label"), values.get("sha256")
+    labelled = label is None or isinstance(label, str)
+    if not isinstance(file, str) or not isinstance(digest, str) or not labelled:
+        raise InputError(f"{where}: expected the keys file, label and sha256")
+    picture = manifest.parent / file
+    try:
+        actual = hashlib.sha256(picture.read_bytes()).hexdigest()
+    except (OSError, ValueError) as error:
+        raise InputError(f"{where}: {picture} cannot be read: {error}") from None
+    if actual != digest:
+        raise InputError(f"{where}: {picture} has changed since the manifest was made; run calibrate again")
+    return Face(picture, _label_index(label, where), None)

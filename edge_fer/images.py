@@ -1,0 +1,207 @@
+"""Picture files to and from uint8 RGB arrays, through Pillow. Knows formats and their faults, no faces."""
+
+from __future__ import annotations
+
+import glob
+import io
+import os
+import struct
+import warnings
+import zlib
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from edge_fer.errors import InputError
+
+MAX_PIXELS = 100_000_000
+SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+_WRITTEN = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".webp": "WEBP", ".bmp": "BMP"}
+_ORIENTATION_TAG = 0x0112
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+# What Pillow's decoders let through on damaged files; there is no common base class.
+_DECODER_ERRORS = (
+    EOFError,
+    LookupError,
+    OSError,
+    OverflowError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    struct.error,
+    zlib.error,
+)
+
+
+def read_image(path: Path) -> NDArray[np.uint8]:
+    """Read a picture file: (H, W, 3) uint8 RGB 0..255, upright; see `decode_image`.
+
+    Raises:
+        InputError: missing, unreadable or not a picture.
+    """
+    try:
+        data = Path(path).read_bytes()
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except IsADirectoryError:
+        raise InputError(f"{path}: expected a picture, got a folder") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
+    return decode_image(data, str(path))
+
+
+def decode_image(data: bytes, name: str) -> NDArray[np.uint8]:
+    """Decode an encoded picture into upright RGB.
+
+    EXIF orientation is applied, gray and palette become RGB, transparency is laid over white, 16 bits are cut
+    to the upper 8, CMYK is converted, and of an animation the first frame is taken.
+
+    Args:
+        data: The file's bytes.
+        name: What error messages call it.
+
+    Returns:
+        (H, W, 3) uint8 RGB 0..255.
+
+    Raises:
+        InputError: not a picture, damaged, of an unusual pixel type, or of more than MAX_PIXELS pixels
+            (judged by the header, before anything is decoded).
+    """
+    if not data:
+        raise InputError(f"{name}: expected a picture, got an empty file")
+    try:
+        # Pillow warns, in its own words, of sizes and odd tags: what matters of it is an error here.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return _decoded(data, name)
+    except Image.DecompressionBombError:
+        raise _too_large(name, "far too many") from None
+    except UnidentifiedImageError:
+        raise InputError(
+            f"{name}: expected a JPEG, PNG, WebP, GIF, BMP or TIFF, got something else"
+        ) from None
+    except MemoryError:
+        raise InputError(f"{name}: not enough memory to decode this picture; scale it down first") from None
+    except _DECODER_ERRORS as error:
+        raise InputError(f"{name}: damaged picture: {' '.join(str(error).split())}") from None
+
+
+def list_images(source: str) -> list[Path]:
+    """Return the picture files that a file, a folder (its own files, sorted) or a glob pattern stands for.
+
+    Raises:
+        InputError: nothing there, or no picture in it.
+    """
+    path = Path(source)
+    if path.is_dir():
+        return folder_images(path)
+    if path.exists():
+        return [path]
+    if not glob.has_magic(source):
+        raise InputError(f"{source}: no such file or folder")
+    matches = (Path(match) for match in glob.glob(source, recursive=True))
+    found = sorted(match for match in matches if match.is_file())
+    if not found:
+        raise InputError(f"{source}: no file matches this pattern")
+    return found
+
+
+def folder_images(folder: Path) -> list[Path]:
+    """Return the picture files directly in a folder, sorted by name, hidden ones left out.
+
+    Raises:
+        InputError: unreadable, or without a picture.
+    """
+    try:
+        entries = sorted(folder.iterdir())
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be read: {error.strerror or error}") from None
+    found = [
+        path
+        for path in entries
+        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
+    ]
+    if not found:
+        raise InputError(f"{folder}: no pictures in this folder (looked for {', '.join(sorted(SUFFIXES))})")
+    return found
+
+
+def encode_png(image: NDArray[np.uint8]) -> bytes:
+    """Encode (H, W, 3) uint8 RGB 0..255 as PNG, without loss."""
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def write_image(path: Path, image: NDArray[np.uint8]) -> None:
+    """Write (H, W, 3) uint8 RGB 0..255 in the format of the file's suffix; never leaves half a file.
+
+    Raises:
+        InputError: unknown suffix, or the place cannot be written to.
+    """
+    image_format = _WRITTEN.get(path.suffix.lower())
+    if image_format is None:
+        raise InputError(f"{path}: expected a name ending in {', '.join(_WRITTEN)}")
+    options: dict[str, int] = {"quality": 92} if image_format in ("JPEG", "WEBP") else {}
+    if image_format == "JPEG":
+        options["subsampling"] = 0  # thin coloured lines and text smear otherwise
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        try:
+            Image.fromarray(image).save(temporary, format=image_format, **options)
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written: {error.strerror or error}") from None
+
+
+def _decoded(data: bytes, name: str) -> NDArray[np.uint8]:
+    with Image.open(io.BytesIO(data)) as picture:  # reads the header only
+        width, height = picture.size
+        if width * height > MAX_PIXELS:
+            raise _too_large(name, f"{width}x{height}")
+        picture.load()
+        orientation = _orientation(picture)
+        pixels = _to_rgb(picture, name)
+    if orientation in _UPRIGHT:
+        pixels = pixels.transpose(_UPRIGHT[orientation])
+    return np.array(pixels)
+
+
+def _too_large(name: str, size: str) -> InputError:
+    return InputError(f"{name}: {size} pixels, expected at most {MAX_PIXELS:,} in all; scale it down first")
+
+
+def _orientation(picture: Image.Image) -> int:
+    try:
+        return int(picture.getexif().get(_ORIENTATION_TAG, 1))
+    except _DECODER_ERRORS:  # damaged EXIF beside sound pixels: the picture is shown as it is stored
+        return 1
+
+
+def _to_rgb(picture: Image.Image, name: str) -> Image.Image:
+    if picture.mode in ("F", "I") or picture.mode.startswith("I;16"):
+        return _from_deep_gray(picture, name)
+    if picture.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in picture.info:
+        colour = picture.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", colour.size, "white"), colour).convert("RGB")
+    return picture.convert("RGB")
+
+
+def _from_deep_gray(picture: Image.Image, name: str) -> Image.Image:
+    # Pillow's own conversion clips at 255 instead of scaling.
+    values = np.asarray(picture)
+    if values.dtype.kind not in "iu" or int(values.min()) < 0 or int(values.max()) > 0xFFFF:
+        raise InputError(f"{name}: expected 8 or 16 bits per channel, got {picture.mode}; convert it to 8")
+    return Image.fromarray((values >> 8).astype(np.uint8)).convert("RGB")

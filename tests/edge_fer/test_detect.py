@@ -1,0 +1,183 @@
+"""Both detectors on real faces where they are to be had, and their refusals everywhere."""
+
+from __future__ import annotations
+
+import builtins
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from edge_fer.detect import (
+    CascadeDetector,
+    Detection,
+    Detector,
+    YunetDetector,
+    _without_overlaps,
+    load_detector,
+)
+from edge_fer.errors import DetectorError
+from edge_fer.images import read_image
+
+ROOT = Path(__file__).parents[2]
+ASTRONAUT = ROOT / "examples" / "astronaut.jpg"
+SHARED = ROOT.parent / "shared"
+YUNET = SHARED / "weights" / "yunet" / "yunet_n_640_640.onnx"
+LONDON = SHARED / "data" / "london"
+
+needs_yunet = pytest.mark.skipif(not YUNET.is_file(), reason=f"no YuNet model at {YUNET}")
+needs_london = pytest.mark.skipif(not LONDON.is_dir(), reason=f"no photos at {LONDON}")
+
+
+@pytest.fixture(params=["cascade", pytest.param("yunet", marks=needs_yunet)])
+def detector(request: pytest.FixtureRequest) -> Detector:
+    return CascadeDetector() if request.param == "cascade" else YunetDetector(YUNET)
+
+
+@pytest.fixture(scope="module")
+def astronaut() -> NDArray[np.uint8]:
+    return read_image(ASTRONAUT)
+
+
+def face_at(detection: Detection) -> tuple[float, float]:
+    x, y, width, height = detection.box
+    return x + width / 2, y + height / 2
+
+
+def test_the_astronaut_is_found_once(detector: Detector, astronaut: NDArray[np.uint8]) -> None:
+    found = detector.detect(astronaut)
+    assert len(found) == 1
+    # The face's middle by eye in the 512x512 photo.
+    np.testing.assert_allclose(np.array(face_at(found[0])) / 512, (0.44, 0.22), rtol=0, atol=0.03)
+    assert 0.12 < found[0].box[2] / 512 < 0.25
+
+
+@pytest.mark.parametrize("factor", [2, 4])
+def test_boxes_are_in_the_pixels_of_the_picture(
+    detector: Detector, astronaut: NDArray[np.uint8], factor: int
+) -> None:
+    large = astronaut.repeat(factor, axis=0).repeat(factor, axis=1)
+    (found,) = detector.detect(large)
+    (small,) = detector.detect(astronaut)
+    np.testing.assert_allclose(np.array(found.box) / factor, small.box, rtol=0, atol=8)
+
+
+def test_large_faces_come_first_and_do_not_overlap(detector: Detector, astronaut: NDArray[np.uint8]) -> None:
+    picture = np.concatenate([astronaut[:300, 60:360], np.zeros((300, 300, 3), np.uint8)], axis=1)
+    picture[50:200, 350:500] = astronaut[:300:2, 60:360:2]
+    found = detector.detect(picture)
+    assert len(found) == 2
+    assert face_at(found[0])[0] < 300 < face_at(found[1])[0]
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 500), (500, 1), (23, 23), (300, 300), (2000, 40)])
+def test_pictures_without_a_face_give_an_empty_list(detector: Detector, shape: tuple[int, int]) -> None:
+    assert detector.detect(np.zeros((*shape, 3), np.uint8)) == []
+    assert detector.detect(np.full((*shape, 3), 255, np.uint8)) == []
+
+
+def test_cascade_finds_no_faces_in_noise() -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (480, 640, 3), dtype=np.uint8)
+    assert CascadeDetector().detect(noise) == []
+
+
+def test_the_picture_is_not_changed(detector: Detector, astronaut: NDArray[np.uint8]) -> None:
+    before = astronaut.copy()
+    detector.detect(astronaut)
+    np.testing.assert_array_equal(astronaut, before)
+
+
+@needs_yunet
+def test_yunet_landmarks_are_in_the_documented_order(astronaut: NDArray[np.uint8]) -> None:
+    landmarks = YunetDetector(YUNET).detect(astronaut)[0].landmarks
+    assert landmarks is not None
+    assert landmarks.shape == (5, 2)
+    assert landmarks.dtype == np.float32
+    left_eye, right_eye, nose, left_mouth, right_mouth = landmarks
+    assert left_eye[0] < nose[0] < right_eye[0]
+    assert left_mouth[0] < nose[0] < right_mouth[0]
+    assert max(left_eye[1], right_eye[1]) < nose[1] < min(left_mouth[1], right_mouth[1])
+
+
+def test_cascade_gives_no_landmarks(astronaut: NDArray[np.uint8]) -> None:
+    assert CascadeDetector().detect(astronaut)[0].landmarks is None
+
+
+@needs_london
+def test_portraits_have_exactly_one_face(detector: Detector) -> None:
+    photos = sorted(LONDON.glob("*.jpg"))
+    counts = [len(detector.detect(read_image(path))) for path in photos[::4]]
+    assert counts == [1] * len(counts)
+
+
+def test_overlapping_boxes_leave_the_surest() -> None:
+    outer = Detection((0, 0, 100, 100), None, 1.0)
+    nested = Detection((30, 30, 40, 40), None, 3.0)
+    apart = Detection((95, 0, 100, 100), None, 0.5)
+    assert _without_overlaps([outer, nested, apart]) == [nested, apart]
+
+
+def test_choices(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("EDGE_FER_YUNET", raising=False)
+    assert load_detector().name == load_detector("cascade").name == "cascade"
+    with pytest.raises(DetectorError, match="expected cascade or the path"):
+        load_detector("retinaface")
+    monkeypatch.setenv("EDGE_FER_YUNET", "/nowhere/yunet.onnx")
+    with pytest.raises(DetectorError, match="no such file"):
+        load_detector()
+    assert load_detector("cascade").name == "cascade"
+
+
+@needs_yunet
+def test_yunet_by_path_and_by_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load_detector(str(YUNET)).name == "yunet"
+    monkeypatch.setenv("EDGE_FER_YUNET", str(YUNET))
+    assert load_detector().name == "yunet"
+
+
+def test_files_that_are_not_yunet_are_refused_in_one_line(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "model.onnx"
+    for content in (b"", b"hello", b"\x08\x07" * 400):
+        path.write_bytes(content)
+        with pytest.raises(DetectorError, match=r"expected a YuNet") as caught:
+            YunetDetector(path)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(DetectorError, match="no such file"):
+        YunetDetector(tmp_path)
+    assert capfd.readouterr() == ("", "")
+
+
+@needs_yunet
+def test_truncated_yunet_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "cut.onnx"
+    data = YUNET.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+    with pytest.raises(DetectorError, match="expected a YuNet"):
+        YunetDetector(path)
+
+
+def test_opencv_5_and_missing_opencv_say_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cv2", SimpleNamespace(__version__="5.0.0"))
+    with pytest.raises(DetectorError, match=r"OpenCV 5\.0\.0 has no cascade.*>=4\.10,<5"):
+        CascadeDetector()
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    for make in (CascadeDetector, lambda: YunetDetector(Path("x.onnx"))):
+        with pytest.raises(DetectorError, match=r"needs OpenCV.*opencv-python-headless"):
+            make()
+
+
+def test_importing_the_module_does_not_import_opencv(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = builtins.__import__
+
+    def guarded(name: str, *arguments: object, **options: object) -> object:
+        assert name.partition(".")[0] != "cv2"
+        return real(name, *arguments, **options)
+
+    monkeypatch.delitem(sys.modules, "edge_fer.detect")
+    monkeypatch.setattr(builtins, "__import__", guarded)
+    __import__("edge_fer.detect")
