@@ -1,0 +1,1 @@
+"""Parity: does a bundle still answer as the float checkpoint did? numpy only: a device proves itself."""

@@ -1,0 +1,285 @@
+"""A bundle's whole report: sound, with planted faults, on few faces, without labels, without faces."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from edge_fer.bundle import Bundle
+from edge_fer.errors import BundleError, InputError
+from edge_fer.labels import LABELS
+from edge_fer.parity import report
+from edge_fer.parity.gates import SAMPLED, Gate
+from edge_fer.parity.report import Report, compare, run_parity
+from tests.edge_fer.parity.conftest import LinearEngine, World
+
+NAMES = ["preprocess", "batch", "fp32 export", *SAMPLED]
+FP32 = Gate("fp32 export", 3e-6, None, 1e-4, "passed", "measured")
+
+
+def verdicts(found: Report) -> dict[str, str]:
+    return {gate.name: gate.verdict for gate in found.gates}
+
+
+def swapped(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    return logits[:, [1, 0, *range(2, 8)]]
+
+
+def hot(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    return logits / 1.5
+
+
+@pytest.fixture(scope="module")
+def bundle(world: World, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return world.bundle(tmp_path_factory.mktemp("bundle"))
+
+
+def test_a_sound_bundle_passes_every_gate(world: World, bundle: Bundle) -> None:
+    found = run_parity(
+        bundle=bundle, engine=LinearEngine(), reference=world.reference, crops=world.crops, fp32_gate=FP32
+    )
+    assert verdicts(found) == dict.fromkeys(NAMES, "passed")
+    assert found.verdict == "passed"
+    assert found.faces == len(world.crops)
+    assert found.figures["accuracy"] == found.figures["reference_accuracy"]
+    assert found.figures["golden_max_abs_diff"] == 0.0
+
+
+def test_faces_are_matched_by_their_pixels_in_any_order_and_part(world: World, bundle: Bundle) -> None:
+    order = np.random.default_rng(1).permutation(len(world.crops))[:1400]
+    found = run_parity(
+        bundle=bundle,
+        engine=LinearEngine(),
+        reference=world.reference,
+        crops=world.crops[order],
+        fp32_gate=FP32,
+    )
+    assert found.verdict == "passed"
+    assert (found.faces, found.figures["reference_faces"]) == (1400, 1500)
+
+
+def test_a_picture_that_occurs_twice_takes_both_rows(world: World, bundle: Bundle) -> None:
+    crops = np.concatenate([world.crops[:10], world.crops[:1]])
+    rows = [*range(10), 0]
+    twice = replace(
+        world.reference,
+        labels=np.append(world.reference.labels[:10], np.int16(5)),
+        hashes=world.reference.hashes[rows],
+        probabilities=world.reference.probabilities[rows],
+        primary=world.reference.primary[rows],
+        reliability=world.reference.reliability[rows],
+    )
+    found = run_parity(bundle=bundle, engine=LinearEngine(), reference=twice, crops=crops)
+    assert found.figures["max_abs_diff"] == 0.0
+    with pytest.raises(InputError, match="got 1 of 11"):
+        run_parity(bundle=bundle, engine=LinearEngine(), reference=world.part(10), crops=crops)
+
+
+def test_unknown_faces_are_counted(world: World, bundle: Bundle) -> None:
+    crops = world.crops[:20].copy()
+    crops[:3] ^= 1
+    with pytest.raises(InputError, match="got 3 of 20 that are not in it"):
+        run_parity(bundle=bundle, engine=LinearEngine(), reference=world.reference, crops=crops)
+
+
+def test_a_reference_for_other_labels_is_refused(world: World, bundle: Bundle) -> None:
+    other = replace(world.reference, names=LABELS[::-1])
+    with pytest.raises(InputError, match="expected reference outputs for neutral"):
+        run_parity(bundle=bundle, engine=LinearEngine(), reference=other, crops=None)
+
+
+def test_permuted_labels_fail_every_sampled_gate(world: World, bundle: Bundle) -> None:
+    found = run_parity(
+        bundle=bundle,
+        engine=LinearEngine(change=swapped),
+        reference=world.reference,
+        crops=world.crops,
+        fp32_gate=FP32,
+    )
+    failed = {name for name, verdict in verdicts(found).items() if verdict == "failed"}
+    assert failed == set(SAMPLED)
+    assert found.verdict == "failed"
+    directions = found.figures["flips_by_direction"]
+    assert isinstance(directions, dict)
+    assert set(directions) == {"neutral -> happiness", "happiness -> neutral"}
+    assert sum(directions.values()) == found.figures["flips"]
+
+
+def test_a_temperature_fails_calibration_and_distribution(world: World, bundle: Bundle) -> None:
+    found = run_parity(
+        bundle=bundle,
+        engine=LinearEngine(change=hot),
+        reference=world.reference,
+        crops=world.crops,
+        fp32_gate=FP32,
+    )
+    failed = {name for name, verdict in verdicts(found).items() if verdict == "failed"}
+    assert failed == {"distribution", "calibration"}
+    assert found.figures["flips"] == 0
+    assert found.figures["golden_max_abs_diff"] != 0.0
+
+
+def test_fifty_faces_are_undecided(world: World, bundle: Bundle) -> None:
+    found = run_parity(
+        bundle=bundle, engine=LinearEngine(), reference=world.part(50), crops=world.crops[:50], fp32_gate=FP32
+    )
+    assert verdicts(found)["flips"] == verdicts(found)["flips, surest half"] == "undecided"
+    assert found.verdict == "undecided"
+
+
+def test_without_labels_accuracy_and_calibration_are_not_run(world: World, bundle: Bundle) -> None:
+    unlabelled = replace(world.reference, labels=np.full(len(world.crops), -1, np.int16))
+    found = run_parity(
+        bundle=bundle, engine=LinearEngine(), reference=unlabelled, crops=world.crops, fp32_gate=FP32
+    )
+    reasons = {gate.name: gate.reason for gate in found.gates if gate.verdict == "not run"}
+    assert reasons == {"accuracy": "no labels", "calibration": "no labels"}
+    assert found.verdict == "passed"
+    assert "accuracy" not in found.figures
+
+
+def test_some_labels_score_the_labelled_faces_only(world: World) -> None:
+    labels = world.reference.labels.copy()
+    labels[:500] = -1
+    found = compare(replace(world.reference, labels=labels), LinearEngine().run(world.crops))
+    assert (found.figures["faces"], found.figures["labelled_faces"]) == (1500, 1000)
+    right = world.reference.probabilities[500:].argmax(axis=1) == labels[500:]
+    assert found.figures["accuracy"] == pytest.approx(right.mean())
+
+
+@pytest.mark.parametrize("fault", [np.nan, np.inf, 2.0, -1.0])
+def test_rows_that_are_no_distribution_fail(world: World, fault: float) -> None:
+    outputs = LinearEngine().run(world.crops)
+    outputs.probabilities[3, 0] = fault
+    found = compare(world.reference, outputs)
+    assert set(verdicts(found).values()) == {"failed"}
+    assert "1 of 1500 faces" in found.gates[0].reason
+    json.dumps(found.to_json(), allow_nan=False)
+
+
+def test_other_shapes_are_refused(world: World) -> None:
+    with pytest.raises(InputError, match=r"expected outputs of shape \(10, 8\)"):
+        compare(world.part(10), LinearEngine().run(world.crops[:9]))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_without_faces_the_golden_samples_are_left(world: World, tmp_path: Path, precision: str) -> None:
+    bundle = world.bundle(tmp_path, precision)
+    found = run_parity(bundle=bundle, engine=LinearEngine(), reference=world.reference, crops=None)
+    expected = {"preprocess": "passed", "batch": "passed", **dict.fromkeys(SAMPLED, "not run")}
+    expected["fp32 export"] = "passed" if precision == "fp32" else "not run"
+    assert verdicts(found) == expected
+    assert found.faces == 0
+    assert {gate.reason for gate in found.gates if gate.name in SAMPLED} == {"no faces were given"}
+
+
+def test_an_untrained_bundle_runs_three_gates(world: World, tmp_path: Path) -> None:
+    bundle = world.bundle(tmp_path, "fp32", untrained=True)
+    found = run_parity(bundle=bundle, engine=LinearEngine(), reference=world.reference, crops=world.crops)
+    assert list(verdicts(found).values()) == ["passed"] * 3 + ["not run"] * 5
+    assert {gate.reason for gate in found.gates if gate.verdict == "not run"} == {"untrained"}
+    assert found.verdict == "passed"
+
+
+def test_the_fp32_gate_is_measured_on_an_fp32_bundle(world: World, tmp_path: Path) -> None:
+    bundle = world.bundle(tmp_path, "fp32")
+    found = run_parity(
+        bundle=bundle, engine=LinearEngine(change=hot), reference=world.reference, crops=world.crops
+    )
+    assert verdicts(found)["fp32 export"] == "failed"
+    assert "of 1504 faces" in found.gates[2].reason  # the set and the golden samples
+
+
+def test_the_fp32_gate_of_an_int8_bundle_comes_from_its_certificate(world: World, tmp_path: Path) -> None:
+    certificate = json.dumps({"verdict": "passed", "gates": [FP32.to_json()]}).encode()
+    bundle = world.bundle(tmp_path, "int8", parity=certificate)
+    found = run_parity(bundle=bundle, engine=LinearEngine(), reference=None, crops=None)
+    assert found.gates[2] == replace(FP32, reason="at export: measured")
+    assert {gate.reason for gate in found.gates if gate.name in SAMPLED} == {"there are no reference outputs"}
+
+
+def test_a_certificate_that_cannot_be_read_is_named(world: World, tmp_path: Path) -> None:
+    certificate = json.dumps({"verdict": "passed", "gates": [FP32.to_json() | {"value": "x"}]}).encode()
+    bundle = world.bundle(tmp_path, "int8", parity=certificate)
+    with pytest.raises(BundleError, match=r"parity\.json cannot be read"):
+        run_parity(bundle=bundle, engine=LinearEngine(), reference=None, crops=None)
+
+
+def test_progress_counts_up_to_all_faces(world: World, bundle: Bundle) -> None:
+    seen: list[int] = []
+    crops = world.crops[:150]
+    run_parity(
+        bundle=bundle, engine=LinearEngine(), reference=world.reference, crops=crops, progress=seen.append
+    )
+    assert seen == [64, 128, 150]
+
+
+def test_json_is_plain_complete_and_the_same_twice(world: World, bundle: Bundle) -> None:
+    texts = [
+        json.dumps(
+            run_parity(
+                bundle=bundle,
+                engine=LinearEngine(change=hot),
+                reference=world.reference,
+                crops=world.crops[:300],
+            ).to_json(),
+            allow_nan=False,
+        )
+        for _ in range(2)
+    ]
+    assert texts[0] == texts[1]
+    found = json.loads(texts[0])
+    assert list(found) == ["schema", "verdict", "faces", "gates", "figures", "bundle", "environment"]
+    assert found["schema"] == "edge-fer-parity-1"
+    assert [gate["name"] for gate in found["gates"]] == NAMES
+    assert set(found["gates"][0]) == {"name", "value", "interval", "threshold", "verdict", "reason"}
+    assert found["bundle"]["labels"] == list(LABELS)
+    assert found["environment"]["threads"] == 1
+    assert {"accuracy", "mean_recall", "macro_f1", "ece", "brier", "nll", "mcnemar_p"} <= set(
+        found["figures"]
+    )
+    assert {"js_mean", "js_p50", "js_p95", "js_max", "jeffreys_mean", "flips"} <= set(found["figures"])
+
+
+def test_flips_by_what_they_did_to_the_answer_add_up(world: World) -> None:
+    found = compare(world.reference, LinearEngine(change=swapped).run(world.crops)).figures
+    parts = [found[f"flips_{name}"] for name in ("to_wrong", "to_right", "between_wrong")]
+    assert sum(map(int, map(str, parts))) == found["flips"]
+
+
+@pytest.mark.parametrize(
+    ("verdict", "strict", "expected"),
+    [
+        ("passed", True, 0),
+        ("passed", False, 0),
+        ("undecided", False, 0),
+        ("undecided", True, 3),
+        ("failed", False, 3),
+        ("failed", True, 3),
+        ("not run", True, 0),
+    ],
+)
+def test_exit_code(verdict: str, strict: bool, expected: int) -> None:
+    assert report.exit_code(verdict, strict) == expected
+
+
+def test_rows_of_the_table() -> None:
+    gates = [
+        Gate("accuracy", 0.99512, (0.991, 0.999), 0.99, "passed", "a"),
+        Gate("flips", 0.0123, (0.01, 0.015), 0.02, "passed", "b"),
+        Gate("calibration", -0.0021, (-0.004, 0.001), 0.01, "passed", "c"),
+        Gate("fp32 export", 3.2e-6, None, 1e-4, "passed", "d"),
+        Gate("distribution", None, None, None, "not run", "e"),
+    ]
+    assert report.table_rows(gates) == [
+        ("accuracy", "0.9951", "0.9910 .. 0.9990", ">= 0.9900", "passed", "a"),
+        ("flips", "1.23%", "1.00% .. 1.50%", "<= 2.00%", "passed", "b"),
+        ("calibration", "-0.0021", "-0.0040 .. +0.0010", "+- 0.0100", "passed", "c"),
+        ("fp32 export", "3.2e-06", "", "<= 0.0001", "passed", "d"),
+        ("distribution", "", "", "", "not run", "e"),
+    ]
