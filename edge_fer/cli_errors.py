@@ -1,0 +1,125 @@
+"""The edge of the command line: commands are `guarded`, so what goes wrong becomes one line and an exit code.
+
+Knows exceptions and exit codes. Does not know any command.
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Callable
+from typing import ParamSpec, TextIO, TypeVar
+
+import typer
+
+from edge_fer.errors import EdgeFerError
+
+INTERRUPTED = 130  # 128 + SIGINT, as a shell reports it
+_FAILED = 1
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+
+def guarded(command: Callable[_P, _R]) -> Callable[_P, _R]:
+    """Decorate a command so that an error becomes one line on standard error and an exit code.
+
+    The command's own `debug` parameter, if it has one, shows the traceback first.
+    """
+
+    @functools.wraps(command)
+    def run(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            try:
+                result = command(*args, **kwargs)
+                sys.stdout.flush()
+            except (typer.Exit, typer.Abort, typer.BadParameter):
+                raise
+            except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 (this is the command line's edge)
+                if kwargs.get("debug"):
+                    traceback.print_exc()
+                code, text = explain(error)
+                _say("" if code == INTERRUPTED else "error: ", text)
+                _let_go_of_stdout()
+                raise SystemExit(code) from None
+        return result
+
+    return run
+
+
+def explain(error: BaseException) -> tuple[int, str]:
+    """Return the exit code and the one line for an exception that reached the edge."""
+    if isinstance(error, EdgeFerError):
+        return error.exit_code, str(error)
+    if isinstance(error, KeyboardInterrupt):
+        return INTERRUPTED, "interrupted"
+    if isinstance(error, BrokenPipeError):
+        return _FAILED, "the reader of the output went away before the end"
+    if isinstance(error, MemoryError):
+        return _FAILED, "out of memory: close other programs, or give smaller pictures or a smaller batch"
+    if isinstance(error, OSError):
+        return _FAILED, _explain_os_error(error)
+    return _FAILED, f"internal error, {type(error).__name__}: {error}; --debug shows where, please report it"
+
+
+def complain(text: object) -> None:
+    """Print one line `error: ...` on standard error."""
+    _say("error: ", text)
+
+
+def notice(text: object) -> None:
+    """Print one line `note: ...` on standard error."""
+    _say("note: ", text)
+
+
+def one_line(text: object) -> str:
+    """Return the text on one line, with characters that could steer a terminal written as escapes."""
+    joined = " ".join(str(text).split())
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in joined)
+
+
+def _say(kind: str, text: object) -> None:
+    try:
+        sys.stderr.write(f"{kind}{one_line(text)}\n")
+        sys.stderr.flush()
+    except OSError:
+        pass  # nobody listens; the exit code still tells
+
+
+def _explain_os_error(error: OSError) -> str:
+    reason = error.strerror or str(error) or type(error).__name__
+    advice = {
+        errno.ENOSPC: "free some space or choose another place",
+        errno.EDQUOT: "free some space or choose another place",
+        errno.EROFS: "choose another place",
+        errno.EACCES: "check its permissions or choose another place",
+        errno.EPERM: "check its permissions or choose another place",
+    }.get(error.errno or 0)
+    place = f"{error.filename}: " if error.filename else ""
+    return f"{place}{reason[:1].lower()}{reason[1:]}" + (f"; {advice}" if advice else "")
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    _say("warning: ", message)
+
+
+def _let_go_of_stdout() -> None:
+    """Give up on output that cannot be written: the interpreter's flush at exit would add a second error."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)

@@ -1,0 +1,78 @@
+"""What every engine takes and gives, whatever library runs the graph."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_fer.bundle import Bundle
+
+
+@dataclass(frozen=True, slots=True)
+class Outputs:
+    """The graph's answers for N crops and C classes.
+
+    Attributes:
+        probabilities: (N, C) float32, the final, corrected distribution; rows sum to 1.
+        primary: (N, C) float32, the distribution before reliability balancing.
+        reliability: (N,) float32, 0..1, 1 - normalised entropy of `probabilities`.
+        embedding: (N, D) float32, or None for a graph without it.
+    """
+
+    probabilities: NDArray[np.float32]
+    primary: NDArray[np.float32]
+    reliability: NDArray[np.float32]
+    embedding: NDArray[np.float32] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineOptions:
+    """What the user may choose; None leaves the choice to the bundle or the engine.
+
+    Attributes:
+        engine: onnxruntime, openvino or tflite.
+        threads: threads that work on one inference, at least 1.
+        device: cpu, cuda, cuda:1 ...
+        provider: the engine's way to the device: cpu, cuda, tensorrt, xnnpack ..., or its own name for it.
+    """
+
+    engine: str | None = None
+    threads: int | None = None
+    device: str | None = None
+    provider: str | None = None
+
+
+class Engine(Protocol):
+    """A loaded graph."""
+
+    name: str
+
+    def run(self, images: NDArray[np.uint8]) -> Outputs:
+        """Run the graph once.
+
+        Args:
+            images: (N, S, S, 3) uint8 RGB 0..255.
+
+        Raises:
+            EngineError: the engine failed.
+        """
+        ...
+
+    def describe(self) -> dict[str, object]:
+        """Return engine, version, provider and threads, for records of a run."""
+        ...
+
+
+class EngineClass(Protocol):
+    """What the registry names: it makes an engine from a verified bundle."""
+
+    def load(self, bundle: Bundle, options: EngineOptions) -> Engine:
+        """Load the bundle's graph.
+
+        Raises:
+            EngineError: the engine is not installed or refuses the graph or the options.
+        """
+        ...

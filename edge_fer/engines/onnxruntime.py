@@ -1,0 +1,193 @@
+"""ONNX Runtime as an engine: checks the graph against the contract and never changes the provider."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_fer.bundle import Bundle
+from edge_fer.engines.base import EngineOptions, Outputs
+from edge_fer.errors import EngineError
+from edge_fer.spec import OUTPUTS, ModelSpec
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+_SUFFIX = "ExecutionProvider"
+_FATAL = 4  # what goes wrong is raised and told in one line; the library's own log would be many
+
+
+class OnnxRuntimeEngine:
+    """A graph in an ONNX Runtime session."""
+
+    name = "onnxruntime"
+
+    def __init__(
+        self, session: onnxruntime.InferenceSession, provider: str, threads: int | None, version: str
+    ) -> None:
+        self._session = session
+        self._provider = provider
+        self._threads = threads
+        self._version = version
+        self._output_names = [output.name for output in session.get_outputs()]
+        self._errors = _runtime_errors()
+        _check_contract(session, None)
+        self._size = int(session.get_inputs()[0].shape[1])
+
+    @classmethod
+    def load(cls, bundle: Bundle, options: EngineOptions) -> OnnxRuntimeEngine:
+        """Load a verified bundle's graph and compare it with the spec.
+
+        Raises:
+            EngineError: ONNX Runtime or the provider does not load, or the graph breaks the contract.
+        """
+        engine = cls.from_bytes(bundle.graph, options)
+        _check_contract(engine._session, bundle.spec)
+        return engine
+
+    @classmethod
+    def from_bytes(cls, graph: bytes, options: EngineOptions | None = None) -> OnnxRuntimeEngine:
+        """Load a graph that is in no bundle yet.
+
+        Raises:
+            EngineError: ONNX Runtime or the provider does not load, or the graph breaks the contract.
+        """
+        options = options or EngineOptions()
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise EngineError(
+                f"the engine onnxruntime does not import ({error}): install it with `pip install onnxruntime`"
+            ) from error
+        provider, provider_options = _choose_provider(options, onnxruntime.get_available_providers())
+        settings = onnxruntime.SessionOptions()
+        settings.log_severity_level = _FATAL
+        settings.inter_op_num_threads = 1
+        if options.threads is not None:
+            settings.intra_op_num_threads = options.threads
+        try:
+            session = onnxruntime.InferenceSession(
+                graph, settings, providers=[(provider, provider_options)], enable_fallback=0
+            )
+        except _runtime_errors() as error:
+            raise EngineError(
+                f"onnxruntime does not load this graph with {provider}: {_first_line(error)}"
+            ) from error
+        loaded = session.get_providers()
+        if not loaded or loaded[0] != provider:
+            raise EngineError(
+                f"{provider} did not load, onnxruntime offers {', '.join(loaded)} in its place: "
+                "install what the provider needs, or ask for --provider cpu"
+            )
+        session.disable_fallback()
+        return cls(session, provider, options.threads, onnxruntime.__version__)
+
+    @property
+    def session(self) -> onnxruntime.InferenceSession:
+        """The raw session, for measuring what this class adds to it."""
+        return self._session
+
+    def run(self, images: NDArray[np.uint8]) -> Outputs:
+        """Run the graph once.
+
+        Args:
+            images: (N, S, S, 3) uint8 RGB 0..255.
+
+        Raises:
+            EngineError: the images are not of that shape and type, or ONNX Runtime failed.
+        """
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != (self._size, self._size, 3):
+            raise EngineError(
+                f"expected images uint8 (N, {self._size}, {self._size}, 3), got {images.dtype} {images.shape}"
+            )
+        try:
+            values: list[Any] = self._session.run(self._output_names, {"image": np.ascontiguousarray(images)})
+        except self._errors as error:
+            raise EngineError(f"onnxruntime failed on this graph: {_first_line(error)}") from error
+        outputs = dict(zip(self._output_names, values, strict=True))
+        return Outputs(
+            outputs["probabilities"], outputs["primary"], outputs["reliability"], outputs.get("embedding")
+        )
+
+    def describe(self) -> dict[str, object]:
+        """Return engine, version, provider and threads (None: ONNX Runtime's own choice)."""
+        return {
+            "engine": self.name,
+            "version": self._version,
+            "provider": self._provider,
+            "threads": self._threads,
+        }
+
+
+def _choose_provider(options: EngineOptions, available: list[str]) -> tuple[str, dict[str, str]]:
+    """Return ONNX Runtime's name and options of the provider asked for; the processor when none is."""
+    kind, _, index = (options.device or "").lower().partition(":")
+    kind = "cuda" if kind == "gpu" else kind
+    asked = (options.provider or kind or "cpu").lower()
+    friendly = {name.removesuffix(_SUFFIX).lower(): name for name in available}
+    provider = friendly.get(asked.removesuffix(_SUFFIX.lower()))
+    if provider is None:
+        raise EngineError(
+            f"the provider {asked} is not in this onnxruntime: available are {', '.join(sorted(friendly))}; "
+            "install the onnxruntime that has it, or choose one of these"
+        )
+    if index and not index.isdecimal():
+        raise EngineError(f"expected a device like cpu, cuda or cuda:1, got {options.device}")
+    on_processor = provider == "CPU" + _SUFFIX
+    if kind and on_processor != (kind == "cpu") and provider != "Xnnpack" + _SUFFIX:
+        raise EngineError(
+            f"the device {options.device} and the provider {asked} exclude each other: name one of them"
+        )
+    return provider, {"device_id": index} if index and not on_processor else {}
+
+
+def _check_contract(session: onnxruntime.InferenceSession, spec: ModelSpec | None) -> None:
+    """Collect every way in which the graph breaks the contract, then raise them as one line."""
+    faults: list[str] = []
+    inputs = {value.name: value for value in session.get_inputs()}
+    if list(inputs) != ["image"]:
+        faults.append(f"inputs {', '.join(inputs) or 'none'} instead of image")
+    else:
+        faults += _check_image(inputs["image"].type, list(inputs["image"].shape), spec)
+    outputs = {value.name: value for value in session.get_outputs()}
+    wanted = spec.outputs if spec else OUTPUTS
+    allowed = spec.outputs if spec else (*OUTPUTS, "embedding")
+    if not set(wanted) <= set(outputs) <= set(allowed):
+        faults.append(f"outputs {', '.join(outputs)} instead of {', '.join(wanted)}")
+    for name in sorted(set(outputs) & set(allowed)):
+        shape, rank = list(outputs[name].shape), 1 if name == "reliability" else 2
+        if outputs[name].type != "tensor(float)" or len(shape) != rank:
+            faults.append(f"{name} is {outputs[name].type} {shape} instead of float32 of {rank} axes")
+        elif spec and rank == 2 and name != "embedding" and shape[1] != len(spec.labels):
+            faults.append(f"{name} has {shape[1]} columns instead of {len(spec.labels)}, one per label")
+    if faults:
+        raise EngineError(f"the graph breaks the bundle's contract: {'; '.join(faults)}; export it again")
+
+
+def _check_image(kind: str, shape: list[int | str | None], spec: ModelSpec | None) -> list[str]:
+    faults = []
+    if kind != "tensor(uint8)":
+        faults.append(f"image is {kind} instead of uint8")
+    sized = len(shape) == 4 and isinstance(shape[1], int) and shape[1] == shape[2] and shape[3] == 3
+    if not sized:
+        faults.append(f"image has the shape {shape} instead of (N, S, S, 3)")
+    elif isinstance(shape[0], int):
+        faults.append(f"image has a fixed batch of {shape[0]} instead of a free one")
+    if sized and spec and shape[1] != spec.input.size:
+        faults.append(f"image is {shape[1]} pixels wide instead of {spec.input.size}")
+    return faults
+
+
+def _runtime_errors() -> tuple[type[Exception], ...]:
+    """Return the exceptions of ONNX Runtime, which have no common base below Exception."""
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+    own = [kind for kind in vars(state).values() if isinstance(kind, type) and issubclass(kind, Exception)]
+    return (*own, ValueError, RuntimeError)
+
+
+def _first_line(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return text if len(text) <= 300 else text[:297] + "..."

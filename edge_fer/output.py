@@ -1,0 +1,197 @@
+"""What the commands give out: JSON records, CSV rows, files that are whole or absent. Knows no terminal."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import secrets
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol, TextIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_fer.errors import InputError
+from edge_fer.recognizer import Analysis, FaceResult
+
+LATENCY_STAGES = ("decode", "detect", "preprocess", "recognise", "total")
+PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+
+
+def analysis_record(source: str, analysis: Analysis) -> dict[str, object]:
+    """Return the JSON object of one picture: plain values, None for what is absent.
+
+    Args:
+        source: the picture, as it was named.
+        analysis: what was found in it.
+    """
+    latency = {stage: analysis.latency_ms.get(stage) for stage in LATENCY_STAGES}
+    return {
+        "source": source,
+        "frame": None,
+        "time_s": None,
+        "faces": [_face_record(face) for face in analysis.faces],
+        "detector": analysis.detector,
+        "latency_ms": {stage: None if value is None else round(value, 3) for stage, value in latency.items()},
+    }
+
+
+def print_json(record: Mapping[str, object]) -> None:
+    """Print a record as one line on standard output, at once."""
+    sys.stdout.write(json.dumps(record, allow_nan=False) + "\n")
+    sys.stdout.flush()
+
+
+class FaceWriter(Protocol):
+    """Where rows of a table of faces go."""
+
+    def write(self, source: str, analysis: Analysis) -> None:
+        """Add one row per face, or one without a face for a picture that has none."""
+        ...
+
+
+class _CsvWriter:
+    def __init__(self, stream: TextIO, labels: Sequence[str]) -> None:
+        self._rows = csv.writer(stream, lineterminator="\n")
+        self._labels = labels
+        columns = ["source", "face", "x", "y", "width", "height", "label", "reliability", "abstained"]
+        self._rows.writerow(columns + [f"{kind}_{name}" for kind in ("p", "primary") for name in labels])
+
+    def write(self, source: str, analysis: Analysis) -> None:
+        if not analysis.faces:
+            self._rows.writerow([source] + [""] * (8 + 2 * len(self._labels)))
+        for number, face in enumerate(analysis.faces):
+            prediction = face.prediction
+            box = [""] * 4 if face.box is None else [round(side, 2) for side in face.box]
+            answer = [prediction.label, _digits(prediction.reliability), str(prediction.abstained).lower()]
+            figures = [*prediction.probabilities.tolist(), *prediction.primary.tolist()]
+            self._rows.writerow([source, number, *box, *answer, *map(_digits, figures)])
+
+
+class _NoWriter:
+    def write(self, source: str, analysis: Analysis) -> None:
+        pass
+
+
+@contextmanager
+def open_csv(path: Path | None, labels: Sequence[str], sources: Sequence[Path] = ()) -> Iterator[FaceWriter]:
+    """Write faces to a CSV file that appears when the block ends well, and not otherwise.
+
+    Args:
+        path: the file, replaced if it is there; None: nothing is written.
+        labels: names of the classes.
+        sources: pictures that must not be overwritten.
+
+    Raises:
+        InputError: the place cannot be written to, or is a source.
+    """
+    if path is None:
+        yield _NoWriter()
+        return
+    if path.exists() and _identity(path) in {_identity(source) for source in sources}:
+        raise InputError(f"{path} is a source and would be overwritten: name another file")
+    if path.exists() and not path.is_file():
+        raise InputError(f"{path} is not a file that could be replaced: name a .csv file")
+    temporary = temporary_name(path)
+    try:
+        # A file name may hold bytes that are no UTF-8: they go out as they came in.
+        stream = temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape")
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror}; name another place") from error
+    try:
+        with stream:
+            yield _CsvWriter(stream, labels)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file that is whole or not there, with the folders above it.
+
+    Raises:
+        InputError: the place cannot be written to.
+    """
+    temporary = temporary_name(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            temporary.write_text(text, encoding="utf-8")
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror}; name another place") from error
+
+
+def temporary_name(path: Path) -> Path:
+    """Return a hidden name beside `path` that nobody else uses."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+
+
+def plan_pictures(sources: Sequence[Path], folder: Path) -> list[Path]:
+    """Return where each source's annotated picture goes; all names differ, and none is a source.
+
+    Args:
+        sources: the pictures, in order; the same name may come from several folders.
+        folder: made if it is not there.
+
+    Raises:
+        InputError: the folder cannot be written to, or a source would be overwritten.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder} cannot be made a folder: {error.strerror}; name another place") from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise InputError(f"{folder} cannot be written to: permission denied; name another place")
+    taken: set[str] = set()
+    targets: list[Path] = []
+    for source in sources:
+        suffix = source.suffix if source.suffix.lower() in PICTURE_SUFFIXES else ".png"
+        name, number = f"{source.stem}{suffix}", 1
+        while name.lower() in taken:  # lower: some file systems do not tell the cases apart
+            number += 1
+            name = f"{source.stem}-{number}{suffix}"
+        taken.add(name.lower())
+        targets.append(folder / name)
+    originals = {_identity(source) for source in sources}
+    for target in targets:
+        if target.exists() and _identity(target) in originals:
+            raise InputError(f"{target} is a source and would be overwritten: give --output another folder")
+    return targets
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _face_record(face: FaceResult) -> dict[str, object]:
+    prediction = face.prediction
+    return {
+        "box": None if face.box is None else [round(float(side), 2) for side in face.box],
+        "landmarks": None if face.landmarks is None else np.round(face.landmarks.astype(float), 2).tolist(),
+        "label": prediction.label,
+        "probabilities": _by_label(prediction.labels, prediction.probabilities),
+        "primary": _by_label(prediction.labels, prediction.primary),
+        "reliability": _digits(prediction.reliability),
+        "abstained": prediction.abstained,
+        "track": None,
+    }
+
+
+def _by_label(labels: Sequence[str], values: NDArray[np.float32]) -> dict[str, float]:
+    return dict(zip(labels, map(_digits, values.tolist()), strict=True))
+
+
+def _digits(value: float) -> float:
+    # Seven digits hold what float32 knows; eight rounded classes still sum to 1 within 4e-7.
+    return round(value, 7)
