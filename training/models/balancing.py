@@ -1,0 +1,138 @@
+"""The reliability-balancing head: primary distribution, anchors, attentive correction and their mixture.
+
+Formulas: GReFEL Eq. 9-19 with the readings of this project: entropies divided by log N, one joint softmax over
+all anchors, per-sample attentive correction, guarded square roots and divisions.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+EPSILON = 1e-12
+# Below this sum both confidences are rounding noise of a uniform distribution, and the mix is one half each.
+CONFIDENCE_FLOOR = 1e-6
+
+
+class HeadOutput(NamedTuple):
+    """What a network says of a batch (B faces, N classes, D embedding, K anchors per class)."""
+
+    probabilities: torch.Tensor  # (B, N) corrected distribution, Eq. 19
+    primary: torch.Tensor  # (B, N) distribution before balancing
+    embedding: torch.Tensor  # (B, D) e
+    correction_weight: torch.Tensor  # (B,) c_t / (c_l + c_t); 0 without a balancing head
+    anchor_weight: torch.Tensor  # (B,) c_g / (c_g + c_a); 0 without a balancing head
+    distances: torch.Tensor | None  # (B, N, K) d_cj to every anchor
+
+
+def confidence(probabilities: torch.Tensor) -> torch.Tensor:
+    """Return 1 - H(p) / log N per row of (B, N), in [0, 1]; 0 log 0 = 0 (Eq. 11, read with log N)."""
+    classes = probabilities.shape[-1]
+    entropy = -(probabilities * probabilities.clamp_min(EPSILON).log()).sum(dim=-1)
+    return (1.0 - entropy / math.log(classes)).clamp(0.0, 1.0)
+
+
+def first_weight(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    """Return first / (first + second) per sample; one half where both confidences vanish (Eq. 18, 19)."""
+    total = first + second
+    return torch.where(total > CONFIDENCE_FLOOR, first / total.clamp_min(CONFIDENCE_FLOOR), 0.5)
+
+
+def mix(first: torch.Tensor, second: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """Return weight * first + (1 - weight) * second for distributions (B, N) and weights (B,)."""
+    return weight[:, None] * first + (1.0 - weight)[:, None] * second
+
+
+class AnchorCorrection(nn.Module):
+    """t_g: similarity to K learnable anchors per class, joint softmax of -distance / delta (Eq. 13-15)."""
+
+    def __init__(self, dim: int, classes: int, anchors: int, delta: float) -> None:
+        super().__init__()
+        self.delta = delta
+        # Replaced by the class's own embeddings before they are first used; never zeros, which would leave
+        # one winner per class.
+        self.anchors = nn.Parameter(torch.randn(classes, anchors, dim))
+
+    def forward(self, embedding: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Map e (B, D) to t_g (B, N) and the distances d (B, N, K)."""
+        squared = (embedding[:, None, None, :] - self.anchors).square().sum(dim=-1)
+        distances = squared.clamp_min(EPSILON).sqrt()
+        similarity = (-distances / self.delta).flatten(1).softmax(dim=-1)
+        return similarity.reshape(distances.shape).sum(dim=-1), distances
+
+
+class AttentiveCorrection(nn.Module):
+    """t_a: self-attention over the one token e of a sample, softmax over N * m, summed over m (Eq. 16-17).
+
+    A softmax over a single key is exactly 1, so per-sample attention is a linear map of e and its query and key
+    projections never receive a gradient: only the value projection exists. Attending over the batch, as the
+    released code does, would make a face's answer depend on its neighbours.
+    """
+
+    def __init__(self, dim: int, classes: int, slots: int) -> None:
+        super().__init__()
+        self.classes = classes
+        self.slots = slots
+        self.value = nn.Linear(dim, classes * slots)
+
+    def forward(self, embedding: torch.Tensor) -> torch.Tensor:
+        """Map e (B, D) to t_a (B, N)."""
+        joint = self.value(embedding).softmax(dim=-1)
+        return joint.reshape(-1, self.classes, self.slots).sum(dim=-1)
+
+
+class PrimaryClassifier(nn.Sequential):
+    """MLP with two hidden layers of 64: Linear - ReLU - BN - dropout (BN first avoids the variance shift)."""
+
+    def __init__(self, dim: int, classes: int, *, hidden: int = 64, dropout: float = 0.5) -> None:
+        layers: list[nn.Module] = []
+        for width_in in (dim, hidden):
+            layers += [nn.Linear(width_in, hidden), nn.ReLU(), nn.BatchNorm1d(hidden), nn.Dropout(dropout)]
+        super().__init__(*layers, nn.Linear(hidden, classes))
+
+
+class ReliabilityBalancing(nn.Module):
+    """Primary classifier, both corrections and the confidence-weighted mixtures (Eq. 9-19)."""
+
+    def __init__(
+        self,
+        dim: int,
+        classes: int,
+        *,
+        anchors: int = 10,
+        delta: float = 1.0,
+        slots: int = 5,
+        dropout: float = 0.5,
+    ) -> None:
+        super().__init__()
+        self.primary = PrimaryClassifier(dim, classes, dropout=dropout)
+        self.anchor_correction = AnchorCorrection(dim, classes, anchors, delta)
+        self.attentive_correction = AttentiveCorrection(dim, classes, slots)
+
+    def forward(self, embedding: torch.Tensor) -> HeadOutput:
+        """Map e (B, D) to the corrected distribution and everything it was made of."""
+        primary = self.primary(embedding).softmax(dim=-1)
+        by_anchor, distances = self.anchor_correction(embedding)
+        by_attention = self.attentive_correction(embedding)
+        anchor_weight = first_weight(confidence(by_anchor), confidence(by_attention))
+        correction = mix(by_anchor, by_attention, anchor_weight)
+        correction_weight = first_weight(confidence(correction), confidence(primary))
+        probabilities = mix(correction, primary, correction_weight)
+        return HeadOutput(probabilities, primary, embedding, correction_weight, anchor_weight, distances)
+
+
+class LinearHead(nn.Module):
+    """POSTER++'s head: one linear layer; `probabilities` equal `primary`."""
+
+    def __init__(self, dim: int, classes: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(dim, classes)
+
+    def forward(self, embedding: torch.Tensor) -> HeadOutput:
+        """Map e (B, D) to softmax(W e + b)."""
+        primary = self.linear(embedding).softmax(dim=-1)
+        none = torch.zeros(embedding.shape[0], device=embedding.device)
+        return HeadOutput(primary, primary, embedding, none, none, None)

@@ -1,0 +1,75 @@
+"""grefel-lite: a compact encoder made for int8 on small CPUs, under the same reliability head.
+
+Only 3x3 convolutions, ReLU, residual additions and BatchNorms that follow a convolution (all fold):
+every one of these has int8 kernels on ARM and x86.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+# ITU-R BT.601 luma. The data it is trained on is gray; reading luma makes colour photos look the same to it.
+LUMA = (0.299, 0.587, 0.114)
+
+
+class ConvNorm(nn.Sequential):
+    """3x3 (or 1x1) convolution without bias and BatchNorm."""
+
+    def __init__(self, channels_in: int, channels: int, kernel: int = 3, stride: int = 1) -> None:
+        super().__init__(
+            nn.Conv2d(channels_in, channels, kernel, stride, kernel // 2, bias=False), nn.BatchNorm2d(channels)
+        )
+
+
+class ResidualBlock(nn.Module):
+    """conv-BN-ReLU-conv-BN plus shortcut, ReLU."""
+
+    def __init__(self, channels_in: int, channels: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = ConvNorm(channels_in, channels, stride=stride)
+        self.conv2 = ConvNorm(channels, channels)
+        self.shortcut: nn.Module = nn.Identity()
+        if stride > 1 or channels_in != channels:
+            self.shortcut = ConvNorm(channels_in, channels, kernel=1, stride=stride)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map (B, Cin, H, W) to (B, C, H / stride, W / stride)."""
+        y = self.conv2(torch.relu(self.conv1(x)))
+        return torch.relu(y + self.shortcut(x))
+
+
+class LiteEncoder(nn.Module):
+    """Plain residual network on luma: faces (B, 3, S, S) to the embedding e (B, widths[-1]).
+
+    The closing BatchNorm on the pooled vector puts e on a known scale, on which the anchors' distances live.
+    """
+
+    luma: torch.Tensor
+
+    def __init__(
+        self, *, input_size: int, widths: tuple[int, ...] = (32, 80, 160), blocks: tuple[int, ...] = (2, 2, 2)
+    ) -> None:
+        super().__init__()
+        self.input_size = input_size
+        self.embedding_dim = widths[-1]
+        self.register_buffer("luma", torch.tensor(LUMA).reshape(1, 3, 1, 1), persistent=False)
+        self.stem = ConvNorm(1, widths[0], stride=2)
+        stages = []
+        channels_in = widths[0]
+        for number, (width, count) in enumerate(zip(widths, blocks, strict=True)):
+            first = ResidualBlock(channels_in, width, stride=1 if number == 0 else 2)
+            rest = [ResidualBlock(width, width, stride=1) for _ in range(count - 1)]
+            stages.append(nn.Sequential(first, *rest))
+            channels_in = width
+        self.stages = nn.Sequential(*stages)
+        self.norm = nn.BatchNorm1d(self.embedding_dim)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """Map normalised faces (B, 3, S, S) to embeddings (B, D)."""
+        gray = (image * self.luma).sum(dim=1, keepdim=True)
+        x = self.stages(torch.relu(self.stem(gray)))
+        return self.norm(x.mean(dim=(2, 3)))

@@ -1,0 +1,135 @@
+"""A network is an encoder under a head, described by one serialisable spec."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+
+import torch
+from torch import nn
+
+from edge_fer.labels import LABELS
+from training.models.balancing import HeadOutput, LinearHead, ReliabilityBalancing
+from training.models.grefel import GrefelEncoder
+from training.models.grefel_lite import LiteEncoder
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+HALF = (0.5, 0.5, 0.5)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkSpec:
+    """Everything needed to rebuild a network around its weights.
+
+    `mean` and `std` normalise pixels scaled to 0..1, RGB. `anchors` is K per class, `delta` the temperature of the
+    anchor similarity (Eq. 14), `slots` the m of the attentive correction.
+    """
+
+    model: str
+    labels: tuple[str, ...] = LABELS
+    input_size: int
+    head: str = "balanced"
+    mean: tuple[float, float, float] = HALF
+    std: tuple[float, float, float] = HALF
+    anchors: int = 10
+    delta: float = 1.0
+    slots: int = 5
+    dropout: float = 0.5
+    resize_mode: str = "nearest"
+
+    def to_json(self) -> dict[str, object]:
+        """Return the spec as plain JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: dict[str, object]) -> NetworkSpec:
+        """Rebuild a spec written by `to_json`.
+
+        Raises:
+            ValueError: a key is missing or unknown.
+        """
+        try:
+            return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in value.items()})  # type: ignore[arg-type]
+        except TypeError as error:
+            raise ValueError(f"expected the keys of a network spec, got {sorted(value)} ({error})") from error
+
+
+def grefel_encoder(spec: NetworkSpec) -> nn.Module:
+    """Build the published GReFEL encoder."""
+    return GrefelEncoder(input_size=spec.input_size, resize_mode=spec.resize_mode)
+
+
+def grefel_lite_encoder(spec: NetworkSpec) -> nn.Module:
+    """Build the compact encoder."""
+    return LiteEncoder(input_size=spec.input_size)
+
+
+ENCODERS: dict[str, Callable[[NetworkSpec], nn.Module]] = {
+    "grefel": grefel_encoder,
+    "grefel-lite": grefel_lite_encoder,
+}
+DEFAULTS: dict[str, NetworkSpec] = {
+    "grefel": NetworkSpec(model="grefel", input_size=112, mean=IMAGENET_MEAN, std=IMAGENET_STD),
+    "grefel-lite": NetworkSpec(model="grefel-lite", input_size=64),
+}
+
+
+class ExpressionNetwork(nn.Module):
+    """Encoder and head: normalised faces (B, 3, S, S) in, `HeadOutput` out."""
+
+    def __init__(self, spec: NetworkSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        self.encoder = ENCODERS[spec.model](spec)
+        dim = self.encoder.embedding_dim
+        assert isinstance(dim, int)
+        classes = len(spec.labels)
+        self.head: nn.Module
+        if spec.head == "linear":
+            self.head = LinearHead(dim, classes)
+        elif spec.head == "balanced":
+            self.head = ReliabilityBalancing(
+                dim, classes, anchors=spec.anchors, delta=spec.delta, slots=spec.slots, dropout=spec.dropout
+            )
+        else:
+            raise ValueError(f"expected head balanced or linear, got {spec.head!r}")
+
+    def forward_features(self, images: torch.Tensor) -> torch.Tensor:
+        """Map normalised faces (B, 3, S, S) to the embedding e (B, D)."""
+        return self.encoder(images)
+
+    def forward(self, images: torch.Tensor) -> HeadOutput:
+        """Map normalised faces (B, 3, S, S) to the distributions; the head always computes in float32."""
+        embedding = self.forward_features(images)
+        with torch.autocast(embedding.device.type, enabled=False):
+            return self.head(embedding.float())
+
+
+def build_from_spec(spec: NetworkSpec) -> ExpressionNetwork:
+    """Build the network a spec describes, with fresh weights from torch's global generator.
+
+    Raises:
+        ValueError: the spec names an unknown model or head.
+    """
+    if spec.model not in ENCODERS:
+        raise ValueError(f"expected one of {', '.join(sorted(ENCODERS))}, got network {spec.model!r}")
+    return ExpressionNetwork(spec)
+
+
+def build(
+    name: str, *, classes: int | None = None, input_size: int | None = None, head: str = "balanced", resize_mode: str = "nearest"
+) -> ExpressionNetwork:
+    """Build a network by name; `classes` takes the first so many of the project's labels (7 drops contempt).
+
+    `build("grefel", classes=7, input_size=224, head="linear")` is the published encoder with POSTER++'s head.
+
+    Raises:
+        ValueError: unknown name or head, or more classes than labels.
+    """
+    if name not in DEFAULTS:
+        raise ValueError(f"expected one of {', '.join(sorted(DEFAULTS))}, got network {name!r}")
+    classes = len(LABELS) if classes is None else classes
+    if not 2 <= classes <= len(LABELS):
+        raise ValueError(f"expected 2 to {len(LABELS)} classes, got {classes}")
+    spec = replace(DEFAULTS[name], labels=LABELS[:classes], head=head, resize_mode=resize_mode)
+    return build_from_spec(spec if input_size is None else replace(spec, input_size=input_size))
