@@ -1,0 +1,214 @@
+"""The training loop: recipe and faces in, a run folder with checkpoints and metrics out; resumable bit for bit.
+
+Every random choice is a function of (seed, epoch, batch) alone, so no generator state has to be saved.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, replace
+
+import torch
+from lightning.fabric import Fabric
+
+from edge_fer.errors import TrainingError
+from edge_fer.preprocess import CropSpec
+from training.data.augment import build_augmentation
+from training.data.faces import FaceTensors, batches, epoch_order
+from training.evaluation import Evaluation, embed, evaluate, standardise
+from training.methods.grefel import GrefelLoss, LossTerms, place_anchors, target_distribution
+from training.models import DEFAULTS, ExpressionNetwork, build_from_spec
+from training.models.checkpoint import save_checkpoint
+from training.recipe import OptimiserOptions, Recipe
+from training.run import Progress, RunFolder
+
+ANCHOR_FACES = 4096
+Report = Callable[[Progress, "dict[str, object]"], None]
+
+
+def learning_rate(options: OptimiserOptions, step: int, steps: int) -> float:
+    """Return the rate of one step: linear warm-up over the first share of the steps, then cosine to zero."""
+    warmup = max(1, round(options.warmup * steps))
+    if step < warmup:
+        return options.learning_rate * (step + 1) / warmup
+    return options.learning_rate * 0.5 * (1.0 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+
+
+def build_network(recipe: Recipe) -> ExpressionNetwork:
+    """Build the recipe's network with weights from its seed."""
+    options = recipe.network
+    if options.model not in DEFAULTS:
+        raise TrainingError(f"expected network.model of {', '.join(sorted(DEFAULTS))}, got {options.model!r}")
+    default = DEFAULTS[options.model]
+    spec = replace(
+        default,
+        labels=default.labels[: options.classes],
+        input_size=options.input_size or default.input_size,
+        head=options.head,
+        anchors=options.anchors,
+        delta=options.delta,
+        slots=options.slots,
+        dropout=options.dropout,
+    )
+    torch.manual_seed(recipe.optimiser.seed)
+    return build_from_spec(spec)
+
+
+class Trainer:
+    """One run: owns the network, its optimiser, the faces and the run folder."""
+
+    def __init__(
+        self, recipe: Recipe, train: FaceTensors, valid: FaceTensors, crop: CropSpec, folder: RunFolder, device: str
+    ) -> None:
+        options = recipe.optimiser
+        if len(train) < options.batch_size:
+            raise TrainingError(f"expected at least one batch of {options.batch_size} faces, got {len(train)} faces")
+        torch.use_deterministic_algorithms(True, warn_only=device != "cpu")
+        self.fabric = Fabric(accelerator=device, devices=1, precision=options.precision)  # type: ignore[arg-type]
+        self.recipe, self.train_faces, self.valid_faces, self.crop, self.folder = recipe, train, valid, crop, folder
+        self.network = build_network(recipe).to(memory_format=torch.channels_last)
+        decayed = [p for p in self.network.parameters() if p.ndim > 1]
+        plain = [p for p in self.network.parameters() if p.ndim <= 1]
+        groups = [{"params": decayed}, {"params": plain, "weight_decay": 0.0}]
+        optimiser = torch.optim.AdamW(groups, lr=options.learning_rate, weight_decay=options.weight_decay)
+        self.model, self.optimiser = self.fabric.setup(self.network, optimiser)
+        self.augmentation = build_augmentation(recipe.augment).to(self.fabric.device)
+        self.loss = GrefelLoss(recipe.method)
+        self.batches_per_epoch = len(train) // options.batch_size
+        self.progress = Progress()
+
+    def resume(self) -> None:
+        """Take up the run where its last saved state left it."""
+        saved = self.folder.load_state()
+        if saved is None:
+            return
+        tensors, self.progress = saved
+        self.network.load_state_dict({n[6:]: t for n, t in tensors.items() if n.startswith("model.")})
+        state = self.optimiser.state_dict()
+        state["state"] = {}
+        for name, tensor in tensors.items():
+            if name.startswith("optimiser."):
+                _, index, key = name.split(".")
+                state["state"].setdefault(int(index), {})[key] = tensor
+        self.optimiser.load_state_dict(state)
+
+    def save(self) -> None:
+        """Write the resumable state."""
+        tensors = {f"model.{name}": tensor for name, tensor in self.network.state_dict().items()}
+        for index, values in self.optimiser.state_dict()["state"].items():
+            tensors |= {f"optimiser.{index}.{key}": value for key, value in values.items()}
+        self.folder.save_state(tensors, self.progress)
+
+    def run(self, report: Report) -> None:
+        """Train to the last epoch; `report` is told every line of metrics."""
+        while self.progress.epoch < self.recipe.optimiser.epochs:
+            self.run_epoch(report)
+            self.finish_epoch(report)
+
+    def run_epoch(self, report: Report) -> None:
+        """Train the rest of the current epoch."""
+        options, epoch = self.recipe.optimiser, self.progress.epoch
+        order = epoch_order(len(self.train_faces), options.seed, epoch)
+        if self.progress.batch == 0 and epoch == self.recipe.method.warmup_epochs:
+            self.place_anchors(order)
+        self.network.train()
+        window: list[torch.Tensor] = []
+        started = time.perf_counter()
+        for number, indices in batches(order, options.batch_size, self.progress.batch):
+            rate, values = self.train_step(indices, number)
+            window.append(values)
+            self.progress = replace(self.progress, batch=number + 1, step=self.progress.step + 1)
+            if (number + 1) % options.checkpoint_every == 0 or number + 1 == self.batches_per_epoch:
+                seconds = time.perf_counter() - started
+                self.log_window(window, rate, len(window) * options.batch_size / seconds, report)
+                self.save()
+                window, started = [], time.perf_counter()
+
+    def train_step(self, indices: torch.Tensor, number: int) -> tuple[float, torch.Tensor]:
+        """Train one batch; return the learning rate and the terms and mean weights as one tensor."""
+        options, progress = self.recipe.optimiser, self.progress
+        rate = learning_rate(options, progress.step, options.epochs * self.batches_per_epoch)
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        torch.manual_seed((options.seed * 1_000_003 + progress.epoch) * 100_003 + number)
+        crops = self.train_faces.crops[indices].to(self.fabric.device)
+        faces = self.augmentation(crops.permute(0, 3, 1, 2).float() / 255.0).clamp(0.0, 1.0)
+        images = standardise(faces, self.network).contiguous(memory_format=torch.channels_last)
+        output = self.model(images)
+        terms = self.terms(output, indices)
+        self.fabric.backward(terms.total)
+        if not torch.isfinite(terms.total):
+            self.refuse(terms)
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), options.clip_norm)
+        self.optimiser.step()
+        self.optimiser.zero_grad()
+        values = torch.stack([*terms, output.correction_weight.mean(), output.anchor_weight.mean()])
+        return rate, values.detach().cpu()
+
+    def terms(self, output, indices: torch.Tensor) -> LossTerms:  # type: ignore[no-untyped-def]
+        """Return the loss terms of one batch."""
+        device = self.fabric.device
+        labels = self.train_faces.labels[indices].to(device)
+        votes = self.train_faces.votes
+        soft = votes[indices].to(device) if votes is not None and self.recipe.method.soft_targets else None
+        target = target_distribution(labels, soft, len(self.network.spec.labels))
+        balanced = self.progress.epoch >= self.recipe.method.warmup_epochs
+        head = self.network.head
+        anchors = head.anchor_correction.anchors if hasattr(head, "anchor_correction") else output.embedding
+        return self.loss(output, anchors, labels, target, balanced=balanced)
+
+    def refuse(self, terms: LossTerms) -> None:
+        """Stop on a loss that is not a number; the last saved state stays."""
+        bad = [name for name, value in terms._asdict().items() if not torch.isfinite(value)]
+        raise TrainingError(
+            f"step {self.progress.step}: the loss term {bad[-1]} is not finite; the last good state is kept in "
+            f"{self.folder.path}; lower optimiser.learning_rate and resume"
+        )
+
+    def place_anchors(self, order: torch.Tensor) -> None:
+        """Put the anchors on the embeddings of training faces (systems §1.7)."""
+        if not hasattr(self.network.head, "anchor_correction"):
+            return
+        chosen = order[:ANCHOR_FACES]
+        embeddings = embed(self.network, self.train_faces.crops[chosen], self.fabric.device)
+        anchors = self.network.head.anchor_correction.anchors
+        labels = self.train_faces.labels[chosen]
+        anchors.data.copy_(place_anchors(embeddings, labels, anchors.detach().cpu(), self.recipe.optimiser.seed))
+
+    def log_window(self, window: list[torch.Tensor], rate: float, faces_per_s: float, report: Report) -> None:
+        """Write the means of the batches since the last line."""
+        means = torch.stack(window).double().mean(dim=0).tolist()
+        names = (*LossTerms._fields, "correction_weight", "anchor_weight")
+        record: dict[str, object] = {
+            "kind": "train",
+            "epoch": self.progress.epoch,
+            "step": self.progress.step,
+            "learning_rate": rate,
+            **dict(zip(names, means, strict=True)),
+            "faces_per_s": round(faces_per_s, 1),
+        }
+        self.progress = self.folder.append(self.progress, record)
+        report(self.progress, record)
+
+    def finish_epoch(self, report: Report) -> None:
+        """Validate, write the checkpoints, move on to the next epoch."""
+        figures = evaluate(self.network, self.valid_faces, self.fabric.device)
+        epoch = self.progress.epoch
+        record: dict[str, object] = {"kind": "validation", "epoch": epoch, "step": self.progress.step, **asdict(figures)}
+        if epoch >= self.recipe.method.warmup_epochs and self.network.spec.head == "balanced":
+            record["warnings"] = figures.dead_branches()
+        self.progress = self.folder.append(self.progress, record)
+        self.write_checkpoint(figures, best=figures.accuracy > self.progress.best_accuracy)
+        if figures.accuracy > self.progress.best_accuracy:
+            self.progress = replace(self.progress, best_accuracy=figures.accuracy, best_epoch=epoch)
+        self.progress = replace(self.progress, epoch=epoch + 1, batch=0)
+        self.save()
+        report(self.progress, record)
+
+    def write_checkpoint(self, figures: Evaluation, *, best: bool) -> None:
+        """Write `last`, and `best` where validation accuracy rose."""
+        info = {"recipe": self.recipe.to_json(), "epoch": self.progress.epoch, "validation": asdict(figures)}
+        for path in (self.folder.last, self.folder.best) if best else (self.folder.last,):
+            save_checkpoint(path, self.network, self.crop, info)

@@ -1,0 +1,79 @@
+"""The run folder: recipe, metrics as JSON lines, resumable state and the two checkpoints of a training run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from safetensors.torch import save
+
+from edge_fer.errors import TrainingError
+from training.models.checkpoint import read_safetensors, replace_file
+from training.recipe import Recipe
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """Where a run stands: the next batch to train is `batch` of `epoch`; `step` optimiser steps are done."""
+
+    epoch: int = 0
+    batch: int = 0
+    step: int = 0
+    best_accuracy: float = -1.0
+    best_epoch: int = -1
+    metric_lines: int = 0
+
+
+class RunFolder:
+    """Paths and atomic writes of one run."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.metrics = path / "metrics.jsonl"
+        self.state = path / "state.safetensors"
+        self.recipe = path / "recipe.json"
+        self.best = path / "best.safetensors"
+        self.last = path / "last.safetensors"
+
+    def open(self, recipe: Recipe, data: str, *, resume: bool) -> None:
+        """Create the folder, or check that it holds the same run.
+
+        Raises:
+            TrainingError: the folder holds a run and `resume` is off, holds another recipe, or holds none.
+        """
+        description = json.dumps({"recipe": recipe.to_json(), "data": data}, indent=1, sort_keys=True)
+        if not resume:
+            if self.path.exists() and any(self.path.iterdir()):
+                raise TrainingError(f"{self.path}: expected a new or empty folder; pass --resume to go on with this run")
+            replace_file(self.recipe, description.encode())
+            return
+        if not self.recipe.is_file():
+            raise TrainingError(f"{self.path}: expected a run to resume, found none; leave --resume out to start one")
+        if self.recipe.read_text(encoding="utf-8") != description:
+            raise TrainingError(f"{self.path}: this run was started with another recipe or other data; use another --output")
+
+    def append(self, progress: Progress, record: Mapping[str, object]) -> Progress:
+        """Write one line of metrics; return the progress that counts it."""
+        with self.metrics.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+        return replace(progress, metric_lines=progress.metric_lines + 1)
+
+    def save_state(self, tensors: Mapping[str, torch.Tensor], progress: Progress) -> None:
+        """Write the resumable state as one file, so that a kill at any moment leaves the old or the new one."""
+        values = {name: getattr(progress, name) for name in progress.__slots__}
+        flat = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        replace_file(self.state, save(flat, metadata={"progress": json.dumps(values)}))
+
+    def load_state(self) -> tuple[dict[str, torch.Tensor], Progress] | None:
+        """Return the saved state and cut the metrics back to it; None when no state was saved yet."""
+        if not self.state.is_file():
+            self.metrics.unlink(missing_ok=True)
+            return None
+        tensors, header = read_safetensors(self.state)
+        progress = Progress(**json.loads(header["progress"]))
+        lines = self.metrics.read_bytes().splitlines(keepends=True) if self.metrics.is_file() else []
+        replace_file(self.metrics, b"".join(lines[: progress.metric_lines]))
+        return tensors, progress
