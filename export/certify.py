@@ -1,0 +1,239 @@
+"""From a checkpoint to a bundle that carries its certificate: the whole export, step by step."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+import edge_fer
+from calibrate.manifest import CalibrationSet, choose_faces, whole_manifest
+from calibrate.onnx import count_float, count_quantised, quantise
+from edge_fer.bundle import CERTIFICATE_FILE, GOLDEN_FILE, REFERENCE_FILE, Bundle, write_bundle
+from edge_fer.engines.base import EngineOptions
+from edge_fer.engines.onnxruntime import OnnxRuntimeEngine
+from edge_fer.errors import CalibrationError, UsageError
+from edge_fer.faces import FaceSet, face_hash, load_crops, read_data
+from edge_fer.parity.report import Gate, Report, fp32_gate, run_parity
+from edge_fer.samples import Golden, Reference
+from edge_fer.spec import OUTPUTS, ModelSpec
+from edge_fer.tables import progress
+from export.golden import make_golden, parity_samples, synthetic_samples
+from export.onnx import count_operators, drop_outputs, encoder_nodes, export_onnx
+from export.reference import TorchAnswers, make_reference
+from export.source import Source, read_source
+
+PACKAGES = ("torch", "onnx", "onnxruntime", "numpy")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportOptions:
+    """What the `export` command was asked for; see its help."""
+
+    checkpoint: str | None = None
+    target: str = "onnx"
+    precision: str = "fp32"
+    output: Path | None = None
+    calibration_data: str | None = None
+    samples: int | None = None
+    seed: int = 0
+    parity_data: str | None = None
+    golden: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ParitySet:
+    """The faces an export is judged on, with the float network's answers."""
+
+    faces: FaceSet
+    crops: NDArray[np.uint8]
+    reference: Reference
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """A graph to ship: its bytes, what was quantised in it, and on which faces."""
+
+    content: bytes
+    quantised_ops: Mapping[str, int]
+    float_ops: Mapping[str, int]
+    calibration: CalibrationSet | None
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """A certified but not yet written bundle."""
+
+    spec: ModelSpec
+    members: Mapping[str, bytes]
+    report: Report
+
+
+def check_options(options: ExportOptions) -> None:
+    """Refuse what cannot work before anything is computed.
+
+    Raises:
+        UsageError: a target or precision this version does not have, or int8 without calibration data.
+    """
+    if options.target != "onnx":
+        raise UsageError(f"--target {options.target}: this version exports onnx; other targets are not built yet")
+    if options.precision not in ("fp32", "int8"):
+        raise UsageError(f"--precision {options.precision}: this version exports fp32 and int8")
+    if options.precision == "int8" and options.calibration_data is None:
+        raise UsageError("--precision int8 needs --calibration-data: faces like those the model will see")
+    if options.golden == "parity" and options.parity_data is None:
+        raise UsageError("--golden parity needs --parity-data: the golden samples are taken from it")
+
+
+def certify(options: ExportOptions) -> Exported:
+    """Export, quantise and measure, without writing anything.
+
+    Raises:
+        EdgeFerError: of any step, saying what to do.
+    """
+    check_options(options)
+    source = read_source(options.checkpoint)
+    parity = load_parity_set(options.parity_data, source)
+    golden = load_golden(options, source, parity)
+    model = export_onnx(source.network)
+    plain = drop_outputs(model, ["embedding"])
+    exact = measure_fp32(plain, golden, parity)
+    graph = float_graph(plain)
+    if options.precision == "int8":
+        graph = int8_graph(plain, encoder_nodes(model), choose_calibration(options, source, parity))
+    spec = make_spec(options, source, graph)
+    members = {spec.graph_files[0]: graph.content, GOLDEN_FILE: golden.to_bytes()}
+    if parity is not None:
+        members[REFERENCE_FILE] = parity.reference.to_bytes()
+    report = measure(spec, members, parity, exact)
+    certificate = report.to_json()
+    if graph.calibration is not None and graph.calibration.warning:
+        certificate["warning"] = graph.calibration.warning
+    members[CERTIFICATE_FILE] = (json.dumps(certificate, indent=2, allow_nan=False) + "\n").encode()
+    return Exported(spec, members, report)
+
+
+def load_parity_set(data: str | None, source: Source) -> ParitySet | None:
+    """Read the parity faces and let the float network answer them; None without data or training."""
+    if data is None:
+        return None
+    faces = read_data(data)
+    with progress("reading the parity faces", len(faces.faces)) as show:
+        crops = load_crops(faces, source.crop, show)
+    with progress("reference outputs in PyTorch", len(crops)) as show:
+        answer = TorchAnswers(source.network, show)
+        reference = make_reference(faces, crops, answer, source.network.spec.labels)
+    return ParitySet(faces, crops, reference)
+
+
+def load_golden(options: ExportOptions, source: Source, parity: ParitySet | None) -> Golden:
+    """Make the golden samples: of the parity data when there is some, unless synthetic ones are asked for."""
+    from_parity = parity is not None and options.golden != "synthetic"
+    samples = parity_samples(parity.faces) if from_parity and parity is not None else synthetic_samples()
+    return make_golden(samples, source.crop, TorchAnswers(source.network))
+
+
+def measure_fp32(model: onnx.ModelProto, golden: Golden, parity: ParitySet | None) -> Gate:
+    """Compare the float graph with PyTorch on the golden samples and every parity face."""
+    engine = OnnxRuntimeEngine.from_bytes(model.SerializeToString(), EngineOptions())
+    expected = [golden.probabilities]
+    got = [engine.run(golden.crops).probabilities]
+    if parity is not None:
+        expected.append(parity.reference.probabilities)
+        with progress("float graph against PyTorch", len(parity.crops)) as show:
+            for start in range(0, len(parity.crops), 64):
+                got.append(engine.run(parity.crops[start : start + 64]).probabilities)
+                show(start + 64)
+    return fp32_gate(np.concatenate(expected), np.concatenate(got))
+
+
+def float_graph(model: onnx.ModelProto) -> Graph:
+    """Ship the float graph as it is."""
+    return Graph(model.SerializeToString(deterministic=True), {}, count_operators(model), None)
+
+
+def int8_graph(model: onnx.ModelProto, encoder: list[str], calibration: CalibrationSet) -> Graph:
+    """Quantise the encoder; `calibrate.onnx.quantise` raises when nothing was quantised."""
+    with progress("calibrating", len(calibration.crops)) as show:
+        quantised = quantise(model, encoder, calibration.crops, progress=show)
+    content = quantised.SerializeToString(deterministic=True)
+    return Graph(content, count_quantised(quantised), count_float(quantised), calibration)
+
+
+def choose_calibration(options: ExportOptions, source: Source, parity: ParitySet | None) -> CalibrationSet:
+    """Take the faces of a manifest as they are, or choose from DATA; never a face of the parity set.
+
+    Raises:
+        CalibrationError: too few faces, or a manifest that overlaps the parity set.
+    """
+    data = str(options.calibration_data)
+    faces = read_data(data)
+    exclude = set() if parity is None else {face_hash(crop) for crop in parity.crops}
+    if data.endswith(".json"):
+        chosen = whole_manifest(faces, source.crop, explicit=options.samples is not None)
+        overlap = sum(face_hash(crop) in exclude for crop in chosen.crops)
+        if overlap:
+            raise CalibrationError(
+                f"{data}: expected calibration faces outside the parity set, {overlap} of {len(chosen.crops)} are in "
+                "it; make the manifest again with `calibrate --exclude`"
+            )
+        return chosen
+    return choose_faces(
+        faces,
+        source.crop,
+        samples=options.samples or 300,
+        seed=options.seed,
+        exclude=exclude,
+        explicit=options.samples is not None,
+    )
+
+
+def make_spec(options: ExportOptions, source: Source, graph: Graph) -> ModelSpec:
+    """Describe the bundle for the runtime."""
+    tools: dict[str, object] = {name: version(name) for name in PACKAGES} | {"edge-fer": edge_fer.__version__}
+    manifest = None if graph.calibration is None else graph.calibration.sha256()
+    return ModelSpec(
+        model=source.network.spec.model,
+        labels=source.network.spec.labels,
+        input=source.crop,
+        outputs=OUTPUTS,
+        target=options.target,
+        engine="onnxruntime",
+        precision=options.precision,
+        quantisation="static" if options.precision == "int8" else "none",
+        quantised_ops=graph.quantised_ops,
+        float_ops=graph.float_ops,
+        untrained=source.untrained,
+        min_reliability=None,
+        source={"checkpoint_sha256": source.sha256, "calibration_sha256": manifest, "tools": tools},
+        weights=source.weights,
+    )
+
+
+def measure(spec: ModelSpec, members: Mapping[str, bytes], parity: ParitySet | None, exact: Gate) -> Report:
+    """Write the bundle to a temporary folder, load it as a device does and run every gate on it."""
+    with tempfile.TemporaryDirectory() as folder:
+        bundle = write_bundle(Path(folder) / "candidate.fer", spec, members)
+        engine = OnnxRuntimeEngine.load(bundle, EngineOptions())
+        crops = None if parity is None else parity.crops
+        with progress("parity", 0 if crops is None else len(crops)) as show:
+            return run_parity(
+                bundle=bundle,
+                engine=engine,
+                reference=None if parity is None else parity.reference,
+                crops=crops,
+                fp32_gate=exact,
+                progress=show,
+            )
+
+
+def write(exported: Exported, path: Path) -> Bundle:
+    """Write the certified bundle."""
+    return write_bundle(path, exported.spec, exported.members)

@@ -1,0 +1,109 @@
+"""The `export` command."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from edge_fer.cli_errors import guarded, notice
+from edge_fer.errors import GateFailed, MissingPackageError, UsageError
+
+if TYPE_CHECKING:
+    from export.certify import Exported, ExportOptions
+
+app = typer.Typer(no_args_is_help=True)
+
+
+@app.command()
+@guarded
+def export(
+    target: Annotated[str, typer.Option(help="onnx.")],
+    checkpoint: Annotated[
+        str | None, typer.Argument(help="A checkpoint, or a network's name for seeded, untrained weights.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option(help="Default MODEL-TARGET-PRECISION.fer here.")] = None,
+    precision: Annotated[str, typer.Option(help="fp32 or int8.")] = "fp32",
+    calibration_data: Annotated[str | None, typer.Option(help="DATA or a manifest of `calibrate`.")] = None,
+    samples: Annotated[int | None, typer.Option(min=1, help="Calibration faces (300).")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the choice of calibration faces.")] = 0,
+    parity_data: Annotated[str | None, typer.Option(help="DATA the bundle is judged on.")] = None,
+    golden: Annotated[
+        str | None, typer.Option(help="parity or synthetic: where the golden samples come from.")
+    ] = None,
+    keep_failed: Annotated[
+        bool, typer.Option("--keep-failed", help="Write the bundle, marked, even if a gate failed.")
+    ] = False,
+    reference_only: Annotated[
+        bool, typer.Option("--reference-only", help="Only the float outputs on --parity-data, to --output R.npz.")
+    ] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit 3 when undecided, too.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Turn a checkpoint into a bundle that carries its certificate; prints the bundle's path."""
+    if golden not in (None, "parity", "synthetic"):
+        raise UsageError(f"--golden: expected parity or synthetic, got {golden!r}")
+    try:
+        from export import certify
+    except ImportError as error:
+        raise MissingPackageError(
+            f"export needs the package {error.name}: pip install -c constraints.txt -e '.[export]'"
+        ) from error
+    options = certify.ExportOptions(
+        checkpoint=checkpoint,
+        target=target,
+        precision=precision,
+        output=output,
+        calibration_data=calibration_data,
+        samples=samples,
+        seed=seed,
+        parity_data=parity_data,
+        golden=golden,
+    )
+    if reference_only:
+        typer.echo(write_reference(options))
+        return
+    exported = certify.certify(options)
+    path = output or Path(f"{exported.spec.model}-{target}-{precision}.fer")
+    finish(exported, path, keep_failed=keep_failed, strict=strict)
+
+
+def finish(exported: Exported, path: Path, *, keep_failed: bool, strict: bool) -> None:
+    """Print the gates and write the bundle, or only the report where a gate failed."""
+    from edge_fer.bundle import CERTIFICATE_FILE, write_bundle
+    from edge_fer.output import write_text
+    from edge_fer.parity.report import COLUMNS, exit_code, table_rows
+    from edge_fer.tables import print_table
+
+    report = exported.report
+    print_table(f"Parity: {report.verdict}", COLUMNS, table_rows(report.gates))
+    if report.verdict == "failed" and not keep_failed:
+        beside = path.with_suffix(".parity.json")
+        write_text(beside, exported.members[CERTIFICATE_FILE].decode())
+        raise GateFailed(
+            f"{path} was not written: a gate failed, see {beside}; --keep-failed writes it, marked as failed"
+        )
+    spec = replace(exported.spec, failed=report.verdict == "failed")
+    write_bundle(path, spec, exported.members)
+    if report.verdict == "undecided":
+        notice("undecided: too few faces for a verdict, see the table; give more with --parity-data")
+    typer.echo(path)
+    code = exit_code(report.verdict, strict)
+    if code:
+        raise SystemExit(code)
+
+
+def write_reference(options: ExportOptions) -> Path:
+    """Write the float network's outputs on the parity data to one .npz file."""
+    from export.certify import load_parity_set
+    from export.source import read_source
+    from training.models.checkpoint import replace_file
+
+    if options.parity_data is None or options.output is None:
+        raise UsageError("--reference-only needs --parity-data D and --output R.npz")
+    parity = load_parity_set(options.parity_data, read_source(options.checkpoint))
+    assert parity is not None
+    replace_file(options.output, parity.reference.to_bytes())
+    return options.output

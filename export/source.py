@@ -1,0 +1,56 @@
+"""What export starts from: a trained checkpoint, or a network's name for seeded, untrained weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from edge_fer.errors import CheckpointError
+from edge_fer.preprocess import CropSpec
+from training.models import DEFAULTS, ExpressionNetwork, build
+from training.models.checkpoint import load_checkpoint
+
+DEFAULT_CHECKPOINT = Path(__file__).parent.parent / "training" / "weights" / "grefel-lite.safetensors"
+SEED = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A float32 network in eval mode, how its faces are cropped, and where it came from.
+
+    `sha256` is the checkpoint's, None for untrained weights; `weights` says licence and training data.
+    """
+
+    network: ExpressionNetwork
+    crop: CropSpec
+    sha256: str | None
+    weights: Mapping[str, str]
+
+    @property
+    def untrained(self) -> bool:
+        """True for seeded weights that nobody trained."""
+        return self.sha256 is None
+
+
+def read_source(checkpoint: str | None) -> Source:
+    """Load a checkpoint, the committed one when None, or build a network by name.
+
+    Raises:
+        CheckpointError: there is no such file or network, or the file is damaged or foreign.
+    """
+    if checkpoint in DEFAULTS:
+        torch.manual_seed(SEED)
+        network = build(str(checkpoint)).eval()
+        crop = CropSpec(size=network.spec.input_size, margin=0.0)
+        return Source(network, crop, None, {"training_data": "none: seeded, untrained weights"})
+    path = DEFAULT_CHECKPOINT if checkpoint is None else Path(checkpoint)
+    if not path.is_file():
+        names = ", ".join(sorted(DEFAULTS))
+        raise CheckpointError(f"{path}: expected a checkpoint file or a network's name ({names}), found neither")
+    loaded = load_checkpoint(path)
+    weights = loaded.info.get("weights")
+    texts = {str(k): str(v) for k, v in weights.items()} if isinstance(weights, Mapping) else {}
+    return Source(loaded.network, loaded.crop, loaded.sha256, texts)
