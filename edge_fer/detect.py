@@ -25,6 +25,9 @@ _CASCADE_SCALE = 1.1
 _SMALLEST_SHARE = 20  # the smallest face looked for: 1/20 of the picture's longer side ...
 _SMALLEST_SIDE = 24  # ... but not below the cascade's window
 _YUNET_SCORE = 0.6
+# OpenCV 4.14 gives YuNet random faces, another number each time, on pictures of up to 32 pixels in a
+# direction: it reads memory that it never wrote. So they get a black border, which is what it pads with too.
+_YUNET_LEAST = 64
 _OVERLAP = 0.3
 
 
@@ -132,8 +135,10 @@ class YunetDetector:
     def detect(self, image: NDArray[np.uint8]) -> list[Detection]:
         """Find faces and their landmarks in (H, W, 3) uint8 RGB 0..255; largest first."""
         small, factor_x, factor_y = _limited(self._cv2, image)
-        self._network.setInputSize((small.shape[1], small.shape[0]))
-        _, rows = self._network.detect(self._cv2.cvtColor(small, self._cv2.COLOR_RGB2BGR))
+        down, across = (max(0, _YUNET_LEAST - side) for side in small.shape[:2])
+        padded = self._cv2.copyMakeBorder(small, 0, down, 0, across, self._cv2.BORDER_CONSTANT)
+        self._network.setInputSize((padded.shape[1], padded.shape[0]))
+        _, rows = self._network.detect(self._cv2.cvtColor(padded, self._cv2.COLOR_RGB2BGR))
         found: list[Detection] = []
         factors = np.array([factor_x, factor_y], np.float32)
         for row in np.zeros((0, 15), np.float32) if rows is None else rows:

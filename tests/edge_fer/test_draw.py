@@ -73,17 +73,27 @@ def test_panel_shows_every_probability_and_the_reliability(monkeypatch: pytest.M
     assert texts == [*rows, "reliability", "62%", "happiness 81%"]
 
 
-def test_bars_are_proportional() -> None:
-    """The longest run of a label's colour right of the box is its bar."""
-    even = dict.fromkeys(LABELS, 0.0) | {"anger": 0.5, "fear": 1.0}
-    result = draw_faces(grey(640, 480), [Annotation((100, 150, 120, 140), "fear", 1.0, 0.5, False, even)])
-    lengths = {
-        name: int((result[:, 230:] == draw._COLOURS[name]).all(axis=2).sum(axis=1).max())
-        for name in ("anger", "fear", "surprise")
-    }
-    assert lengths["surprise"] == 0
-    assert lengths["fear"] > 40
-    assert abs(lengths["anger"] / lengths["fear"] - 0.5) < 0.05
+def test_bars_are_as_long_as_the_probabilities(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: dict[object, list[tuple[float, ...]]] = {}
+    real = ImageDraw.ImageDraw.rectangle
+
+    def record(self: ImageDraw.ImageDraw, xy: tuple[float, ...], **options: object) -> None:
+        drawn.setdefault(options.get("fill"), []).append(xy)
+        real(self, xy, **options)
+
+    monkeypatch.setattr(ImageDraw.ImageDraw, "rectangle", record)
+    values = dict.fromkeys(LABELS, 0.0) | {"anger": 0.25, "disgust": 0.75}
+    draw_faces(grey(640, 480), [Annotation((100, 150, 120, 140), "fear", 1.0, 0.5, False, values)])
+    tracks = drawn[draw._TRACK]
+    assert len(tracks) == len(LABELS) + 1
+    length = tracks[0][2] - tracks[0][0]
+    assert length > 40
+    for name, value in (("anger", 0.25), ("disgust", 0.75)):
+        (bar,) = drawn[draw._COLOURS[name]]
+        assert bar[0] == tracks[0][0]
+        assert bar[2] - bar[0] == pytest.approx(value * length, abs=0.51)
+    assert drawn[draw._RELIABILITY][0][2] - tracks[0][0] == pytest.approx(0.5 * length, abs=0.51)
+    assert draw._COLOURS["surprise"] not in drawn
 
 
 @pytest.mark.parametrize(("width", "height"), [(640, 480), (1920, 1080), (3840, 2160)])
