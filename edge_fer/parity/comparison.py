@@ -106,7 +106,8 @@ def compare(
 
 def _broken_rows(probabilities: FloatArray) -> int:
     """Count the rows that are no distribution; a NaN must end in `failed`, not in `undecided`."""
-    sums = probabilities.sum(axis=1, dtype=np.float64)
+    with np.errstate(invalid="ignore"):  # inf - inf is one of the things sought
+        sums = probabilities.sum(axis=1, dtype=np.float64)
     sound = (np.abs(sums - 1.0) <= ROW_SUM_TOLERANCE) & (probabilities >= 0).all(axis=1)
     return int((~sound).sum())
 

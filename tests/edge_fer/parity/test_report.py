@@ -14,7 +14,8 @@ from edge_fer.bundle import Bundle
 from edge_fer.errors import BundleError, InputError
 from edge_fer.labels import LABELS
 from edge_fer.parity import report
-from edge_fer.parity.gates import SAMPLED, Gate
+from edge_fer.parity.figures import plain
+from edge_fer.parity.gates import SAMPLED, Gate, not_run
 from edge_fer.parity.report import Report, compare, run_parity
 from tests.edge_fer.parity.conftest import LinearEngine, World
 
@@ -61,6 +62,8 @@ def test_faces_are_matched_by_their_pixels_in_any_order_and_part(world: World, b
     )
     assert found.verdict == "passed"
     assert (found.faces, found.figures["reference_faces"]) == (1400, 1500)
+    right = world.reference.probabilities.argmax(axis=1) == world.reference.labels
+    assert found.figures["accuracy"] == pytest.approx(right[order].mean())
 
 
 def test_a_picture_that_occurs_twice_takes_both_rows(world: World, bundle: Bundle) -> None:
@@ -124,6 +127,26 @@ def test_a_temperature_fails_calibration_and_distribution(world: World, bundle: 
     assert found.figures["golden_max_abs_diff"] != 0.0
 
 
+def test_flips_of_unsure_faces_leave_the_surest_half_alone(world: World) -> None:
+    outputs = LinearEngine().run(world.crops)
+    unsure = outputs.probabilities.max(axis=1).argsort()[:90]
+    outputs.probabilities[unsure] = np.roll(outputs.probabilities[unsure], 1, axis=1)
+    gates = {gate.name: gate for gate in compare(world.reference, outputs).gates}
+    everywhere, sure = gates["flips"], gates["flips, surest half"]
+    assert (everywhere.value, everywhere.threshold, everywhere.verdict) == (0.06, 0.02, "failed")
+    assert (sure.value, sure.threshold, sure.verdict) == (0.0, 0.005, "passed")
+
+
+def test_figures_become_plain_json() -> None:
+    value = {
+        "a": np.float32(0.5),
+        "b": [np.nan, float("inf")],
+        "c": (np.int16(2), None, True),
+        "d": np.ones(1),
+    }
+    assert plain(value) == {"a": 0.5, "b": [None, None], "c": [2, None, True], "d": [1.0]}
+
+
 def test_fifty_faces_are_undecided(world: World, bundle: Bundle) -> None:
     found = run_parity(
         bundle=bundle, engine=LinearEngine(), reference=world.part(50), crops=world.crops[:50], fp32_gate=FP32
@@ -155,7 +178,7 @@ def test_some_labels_score_the_labelled_faces_only(world: World) -> None:
 @pytest.mark.parametrize("fault", [np.nan, np.inf, 2.0, -1.0])
 def test_rows_that_are_no_distribution_fail(world: World, fault: float) -> None:
     outputs = LinearEngine().run(world.crops)
-    outputs.probabilities[3, 0] = fault
+    outputs.probabilities[3] = [fault, 1 - fault, 0, 0, 0, 0, 0, 0.5 * (fault == 2)]
     found = compare(world.reference, outputs)
     assert set(verdicts(found).values()) == {"failed"}
     assert "1 of 1500 faces" in found.gates[0].reason
@@ -196,7 +219,9 @@ def test_the_fp32_gate_is_measured_on_an_fp32_bundle(world: World, tmp_path: Pat
 
 
 def test_the_fp32_gate_of_an_int8_bundle_comes_from_its_certificate(world: World, tmp_path: Path) -> None:
-    certificate = json.dumps({"verdict": "passed", "gates": [FP32.to_json()]}).encode()
+    certificate = json.dumps(
+        {"verdict": "passed", "gates": [not_run("batch", "x").to_json(), FP32.to_json()]}
+    ).encode()
     bundle = world.bundle(tmp_path, "int8", parity=certificate)
     found = run_parity(bundle=bundle, engine=LinearEngine(), reference=None, crops=None)
     assert found.gates[2] == replace(FP32, reason="at export: measured")
