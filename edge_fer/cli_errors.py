@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import errno
 import functools
-import os
 import sys
 import traceback
 import warnings
@@ -37,7 +36,7 @@ def guarded(command: Callable[_P, _R]) -> Callable[_P, _R]:
             warnings.showwarning = _show_warning
             try:
                 result = command(*args, **kwargs)
-                sys.stdout.flush()
+                sys.stdout.flush()  # a full disk shows here, not after the exit code is decided
             except (typer.Exit, typer.Abort, typer.BadParameter):
                 raise
             except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 (this is the command line's edge)
@@ -45,7 +44,6 @@ def guarded(command: Callable[_P, _R]) -> Callable[_P, _R]:
                     traceback.print_exc()
                 code, text = explain(error)
                 _say("" if code == INTERRUPTED else "error: ", text)
-                _let_go_of_stdout()
                 raise SystemExit(code) from None
         return result
 
@@ -113,13 +111,3 @@ def _show_warning(
     line: str | None = None,
 ) -> None:
     _say("warning: ", message)
-
-
-def _let_go_of_stdout() -> None:
-    """Give up on output that cannot be written: the interpreter's flush at exit would add a second error."""
-    try:
-        sys.stdout.flush()
-    except OSError:
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
-        os.close(nowhere)

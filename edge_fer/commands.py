@@ -31,6 +31,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+# readable=False: typer would call an unreadable path wrong usage; reading it gives the better line.
 EngineOption = Annotated[
     str | None, typer.Option("--engine", help="onnxruntime; the bundle's own when left out.")
 ]
@@ -40,7 +41,8 @@ ProviderOption = Annotated[
     str | None, typer.Option("--provider", help="The engine's way to the device: cpu, cuda, tensorrt ...")
 ]
 BundleOption = Annotated[
-    Path | None, typer.Option("--bundle", help="A bundle, folder or zip; the embedded one when left out.")
+    Path | None,
+    typer.Option("--bundle", readable=False, help="A bundle, folder or zip; the embedded one when left out."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="JSON on standard output, and nothing else there.")]
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
@@ -72,9 +74,11 @@ def infer(
     sources: Annotated[list[str], typer.Argument(metavar="SOURCE", help="Pictures, folders or globs.")],
     bundle: BundleOption = None,
     as_json: JsonOption = False,
-    csv: Annotated[Path | None, typer.Option("--csv", help="Write one row per face to this file.")] = None,
+    csv: Annotated[
+        Path | None, typer.Option("--csv", readable=False, help="Write one row per face to this file.")
+    ] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", help="Write annotated pictures to this folder.")
+        Path | None, typer.Option("--output", readable=False, help="Write annotated pictures to this folder.")
     ] = None,
     detector: Annotated[
         str | None, typer.Option("--detector", help="cascade, or the path of a YuNet .onnx file.")
@@ -118,16 +122,22 @@ def infer(
 @app.command()
 @guarded
 def parity(
-    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="The bundle, folder or zip.")],
+    bundle: Annotated[
+        Path, typer.Argument(metavar="BUNDLE", readable=False, help="The bundle, folder or zip.")
+    ],
     reference: Annotated[
         Path | None,
-        typer.Option("--reference", help="Another bundle or a REFERENCE.npz to compare with."),
+        typer.Option(
+            "--reference", readable=False, help="Another bundle or a REFERENCE.npz to compare with."
+        ),
     ] = None,
     data: Annotated[
         str | None, typer.Option("--data", help="The faces: a folder per class, ferplus:DIR, a CSV.")
     ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Exit 3 when undecided, too.")] = False,
-    output: Annotated[Path | None, typer.Option("--output", help="Write parity.json to this folder.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", readable=False, help="Write parity.json to this folder.")
+    ] = None,
     as_json: JsonOption = False,
     engine: EngineOption = None,
     threads: ThreadsOption = None,
@@ -166,7 +176,11 @@ def parity(
 def info(
     bundle: Annotated[
         Path | None,
-        typer.Argument(metavar="[BUNDLE]", help="A bundle, folder or zip; the embedded one when left out."),
+        typer.Argument(
+            metavar="[BUNDLE]",
+            readable=False,
+            help="A bundle, folder or zip; the embedded one when left out.",
+        ),
     ] = None,
     as_json: JsonOption = False,
     debug: DebugOption = False,

@@ -149,21 +149,26 @@ def plan_pictures(sources: Sequence[Path], folder: Path) -> list[Path]:
         raise InputError(f"{folder} cannot be made a folder: {error.strerror}; name another place") from error
     if not os.access(folder, os.W_OK | os.X_OK):
         raise InputError(f"{folder} cannot be written to: permission denied; name another place")
-    taken: set[str] = set()
-    targets: list[Path] = []
-    for source in sources:
-        suffix = source.suffix if source.suffix.lower() in PICTURE_SUFFIXES else ".png"
-        name, number = f"{source.stem}{suffix}", 1
-        while name.lower() in taken:  # lower: some file systems do not tell the cases apart
-            number += 1
-            name = f"{source.stem}-{number}{suffix}"
-        taken.add(name.lower())
-        targets.append(folder / name)
+    targets = [folder / name for name in _distinct_names(sources)]
     originals = {_identity(source) for source in sources}
     for target in targets:
         if target.exists() and _identity(target) in originals:
             raise InputError(f"{target} is a source and would be overwritten: give --output another folder")
     return targets
+
+
+def _distinct_names(sources: Sequence[Path]) -> Iterator[str]:
+    """Give each source a file name of its own: photo.jpg, photo-2.jpg ..."""
+    taken: set[str] = set()
+    numbers: dict[str, int] = {}  # the last number tried, so that many equal names cost no more than one
+    for source in sources:
+        suffix = source.suffix if source.suffix.lower() in PICTURE_SUFFIXES else ".png"
+        name = plain = f"{source.stem}{suffix}"
+        while name.lower() in taken:  # lower: some file systems do not tell the cases apart
+            number = numbers[plain.lower()] = numbers.get(plain.lower(), 1) + 1
+            name = f"{source.stem}-{number}{suffix}"
+        taken.add(name.lower())
+        yield name
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

@@ -75,7 +75,7 @@ class Analysis:
     Attributes:
         faces: one entry per face; empty when there is none.
         detector: name of the detector; None when none was asked for.
-        latency_ms: milliseconds for detect, preprocess, recognise and total.
+        latency_ms: milliseconds for detect (when there was a detector), preprocess, recognise and total.
     """
 
     faces: tuple[FaceResult, ...]
@@ -206,7 +206,7 @@ class Recognizer:
             ),
             detector=detector.name if detector else None,
             latency_ms={
-                "detect": 1000 * (detected - started),
+                **({"detect": 1000 * (detected - started)} if detector else {}),
                 "preprocess": 1000 * (cropped - detected),
                 "recognise": 1000 * (done - cropped),
                 "total": 1000 * (done - started),

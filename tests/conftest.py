@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from typer.testing import CliRunner, Result
 
-from edge_fer.bundle import Golden, ModelSpec, Reference, write_bundle
+from edge_fer.bundle import Bundle, Golden, ModelSpec, Reference, write_bundle
+from edge_fer.commands import app
+from edge_fer.errors import BundleError
 from edge_fer.faces import face_hash
 from edge_fer.images import decode_image, encode_png
 from edge_fer.labels import LABELS
@@ -20,7 +25,30 @@ MODELS = Path(__file__).parent / "models"
 SIZE = 16
 
 Outputs = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]
-BundleMaker = Callable[..., Path]
+
+
+def refused(path: Path, reason: str) -> str:
+    """Check that a bundle is refused in one short line for this reason, and return the line."""
+    with pytest.raises(BundleError, match=reason) as error:
+        Bundle.load(path)
+    text = str(error.value)
+    assert "\n" not in text and len(text) < 400
+    return text
+
+
+def edit(path: Path, change: Callable[[dict[str, object]], object], sign: bool = True) -> None:
+    """Change bundle.json as an attacker who knows the format would: with a new checksum."""
+    file = path / "bundle.json"
+    fields = json.loads(file.read_bytes())
+    change(fields)
+    file.write_bytes(signed(fields) if sign else json.dumps(fields).encode())
+
+
+def signed(fields: dict[str, object]) -> bytes:
+    text = json.dumps({**fields, "self_sha256": "0" * 64}).encode()
+    return text.replace(
+        b'"self_sha256": "' + b"0" * 64, b'"self_sha256": "' + hashlib.sha256(text).hexdigest().encode()
+    )
 
 
 def tiny_outputs(crops: NDArray[np.uint8]) -> Outputs:
@@ -123,3 +151,16 @@ def tiny_members(tiny_graph: bytes, tiny_golden: Golden, tiny_reference: Referen
 def tiny_bundle(tmp_path: Path, tiny_spec: ModelSpec, tiny_members: dict[str, bytes]) -> Path:
     """The path of a bundle folder that a test may damage."""
     return write_bundle(tmp_path / "tiny.fer", tiny_spec, tiny_members).path
+
+
+def run_command(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def json_lines(result: Result) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+def error_lines(result: Result) -> list[str]:
+    assert "Traceback" not in result.stderr
+    return [line for line in result.stderr.splitlines() if line.startswith("error: ")]
