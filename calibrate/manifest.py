@@ -12,11 +12,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_fer.errors import CalibrationError
-from edge_fer.faces import MANIFEST_FORMAT, Face, FaceSet, face_hash, load_crops
+from edge_fer.errors import CalibrationError, InputError
+from edge_fer.faces import MANIFEST_FORMAT, Face, FaceSet, face_hash, load_crops, read_data
 from edge_fer.labels import LABELS
 from edge_fer.preprocess import CropSpec
 
+SAMPLES = 300
 MINIMUM = 100
 # The size at which duplicates are looked for when no model says another.
 HASH_CROP = CropSpec(size=64, margin=0.0)
@@ -114,14 +115,34 @@ def choose_faces(
     return CalibrationSet(faces.name, tuple(chosen), np.stack(crops), seed, warning)
 
 
-def whole_manifest(faces: FaceSet, crop: CropSpec, *, explicit: bool) -> CalibrationSet:
+def is_manifest(data: str) -> bool:
+    """Tell whether DATA names a manifest, as `read_data` does."""
+    return Path(data).suffix.lower() == ".json" and not Path(data).is_dir()
+
+
+def whole_manifest(
+    path: Path, crop: CropSpec, *, explicit: bool, progress: Callable[[int], None] | None = None
+) -> CalibrationSet:
     """Take every face of a manifest, in its order.
 
+    Args:
+        path: the manifest; the hash of every file in it is checked.
+        crop: how a face is cut.
+        explicit: True when the user asked for so few faces. A manifest that was made small on purpose says so
+            itself, in its warning.
+        progress: called with the number of faces read.
+
     Raises:
+        InputError: not a manifest, or a file changed.
         CalibrationError: too few faces.
     """
-    warning = check_size(faces.name, len(faces.faces), explicit=explicit)
-    return CalibrationSet(faces.name, faces.faces, load_crops(faces, crop), 0, warning)
+    faces = read_data(str(path))
+    about = json.loads(path.read_text(encoding="utf-8"))
+    seed, warned = about.get("seed", 0), about.get("warning")
+    if type(seed) is not int or not isinstance(warned, str | None):
+        raise InputError(f"{path}: expected a whole number as `seed` and a text or null as `warning`")
+    warning = check_size(str(path), len(faces.faces), explicit=explicit or bool(warned))
+    return CalibrationSet(faces.name, faces.faces, load_crops(faces, crop, progress), seed, warning)
 
 
 def check_size(name: str, found: int, *, explicit: bool) -> str | None:
@@ -134,7 +155,7 @@ def check_size(name: str, found: int, *, explicit: bool) -> str | None:
         return None
     if found == 0 or not explicit:
         raise CalibrationError(
-            f"{name}: expected at least {MINIMUM} different calibration faces outside the parity set, got {found}; "
-            "give more faces, or fewer on purpose with --samples"
+            f"{name}: expected at least {MINIMUM} different calibration faces outside the parity set, "
+            f"got {found}; give more faces, or fewer on purpose with --samples"
         )
     return f"calibrated on {found} faces, fewer than {MINIMUM}"

@@ -1,14 +1,15 @@
 """Static int8 quantisation of an ONNX graph's encoder with ONNX Runtime's quantiser.
 
-QDQ, per channel, weights s8, activations u8. Weights keep 7 bits: with 8, u8 x s8 products saturate 16-bit sums
-on x86 without VNNI and the same file answers differently there.
+QDQ, per channel, weights s8, activations u8. Weights keep 7 bits: with 8, u8 x s8 products saturate 16-bit
+sums on x86 without VNNI and the same file answers differently there.
 """
 
 from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,8 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from edge_fer.errors import CalibrationError
 
-QUANTISED_TYPES = ("Conv", "Relu", "Add", "MatMul", "Gemm", "ReduceMean", "GlobalAveragePool", "MaxPool")
+# Without ReduceMean: it has no int8 kernel, 8 bits around it would only cost the embedding precision.
+QUANTISED_TYPES = ("Conv", "Relu", "Add", "MatMul", "Gemm", "GlobalAveragePool", "MaxPool")
 CARRIERS = ("Conv", "MatMul", "Gemm")
 BATCH = 50
 
@@ -67,19 +69,23 @@ def quantise(
         progress: called with the number of faces seen.
 
     Raises:
-        CalibrationError: the quantiser left every convolution and matrix product float.
+        CalibrationError: nothing was to be quantised, or the quantiser left every convolution and matrix
+            product float.
     """
     wanted = set(encoder)
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder) / "float.onnx", Path(folder) / "int8.onnx"
         onnx.save(model, source)
-        quant_pre_process(source, source, skip_symbolic_shape=True)
+        with quiet_quantiser():
+            quant_pre_process(source, source, skip_symbolic_shape=True)
         prepared = onnx.load(source)
         # Names survive the preparation; nodes that it fused keep the first one's.
         nodes = [n.name for n in prepared.graph.node if n.name in wanted and n.op_type in QUANTISED_TYPES]
-        level = logging.getLogger().level
-        logging.getLogger().setLevel(logging.ERROR)
-        try:
+        if not nodes:  # for the quantiser an empty list means everything, the reliability head included
+            raise CalibrationError(
+                f"expected nodes to quantise ({', '.join(QUANTISED_TYPES)}), got none of {len(wanted)} named"
+            )
+        with quiet_quantiser():
             quantize_static(
                 source,
                 target,
@@ -93,17 +99,40 @@ def quantise(
                 activation_type=QuantType.QUInt8,
                 calibrate_method=CalibrationMethod.MinMax,
             )
-        finally:
-            logging.getLogger().setLevel(level)
         quantised = onnx.load(target)
     if not any(count_quantised(quantised).get(kind) for kind in CARRIERS):
-        raise CalibrationError("expected quantised convolutions or matrix products, the quantiser left all of them float")
+        raise CalibrationError(
+            "expected quantised convolutions or matrix products, the quantiser left all of them float"
+        )
+    remove_leftovers(quantised)
+    onnx.checker.check_model(quantised)
     return quantised
+
+
+@contextmanager
+def quiet_quantiser() -> Iterator[None]:
+    """Keep the quantiser's advice, which is followed already, away from the user."""
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(level)
+
+
+def remove_leftovers(model: onnx.ModelProto) -> None:
+    """Remove the tools' notes, and the operator sets that they declare although no node uses them."""
+    used = {node.domain for node in model.graph.node}
+    for entry in [entry for entry in model.opset_import if entry.domain not in used]:
+        model.opset_import.remove(entry)
+    model.ClearField("metadata_props")
+    model.ClearField("doc_string")
 
 
 def count_quantised(model: onnx.ModelProto) -> dict[str, int]:
     """Count, by operator type, the nodes all of whose float inputs come out of a DequantizeLinear."""
-    dequantised = {output for node in model.graph.node if node.op_type == "DequantizeLinear" for output in node.output}
+    quantisers = [node for node in model.graph.node if node.op_type == "DequantizeLinear"]
+    dequantised = {output for node in quantisers for output in node.output}
     counts: dict[str, int] = {}
     for node in model.graph.node:
         tensors = [name for name in node.input if name]

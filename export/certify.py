@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -14,9 +14,9 @@ import onnx
 from numpy.typing import NDArray
 
 import edge_fer
-from calibrate.manifest import CalibrationSet, choose_faces, whole_manifest
+from calibrate.manifest import SAMPLES, CalibrationSet, choose_faces, is_manifest, whole_manifest
 from calibrate.onnx import count_float, count_quantised, quantise
-from edge_fer.bundle import CERTIFICATE_FILE, GOLDEN_FILE, REFERENCE_FILE, Bundle, write_bundle
+from edge_fer.bundle import CERTIFICATE_FILE, GOLDEN_FILE, REFERENCE_FILE, write_bundle
 from edge_fer.engines.base import EngineOptions
 from edge_fer.engines.onnxruntime import OnnxRuntimeEngine
 from edge_fer.errors import CalibrationError, UsageError
@@ -27,6 +27,7 @@ from edge_fer.spec import OUTPUTS, ModelSpec
 from edge_fer.tables import progress
 from export.golden import make_golden, parity_samples, synthetic_samples
 from export.onnx import count_operators, drop_outputs, encoder_nodes, export_onnx
+from export.place import check_place
 from export.reference import TorchAnswers, make_reference
 from export.source import Source, read_source
 
@@ -69,11 +70,13 @@ class Graph:
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """A certified but not yet written bundle."""
+    """A certified but not yet written bundle, where it goes, and what its user should know."""
 
+    path: Path
     spec: ModelSpec
     members: Mapping[str, bytes]
     report: Report
+    notes: tuple[str, ...]
 
 
 def check_options(options: ExportOptions) -> None:
@@ -83,7 +86,9 @@ def check_options(options: ExportOptions) -> None:
         UsageError: a target or precision this version does not have, or int8 without calibration data.
     """
     if options.target != "onnx":
-        raise UsageError(f"--target {options.target}: this version exports onnx; other targets are not built yet")
+        raise UsageError(
+            f"--target {options.target}: this version exports onnx; other targets are not built yet"
+        )
     if options.precision not in ("fp32", "int8"):
         raise UsageError(f"--precision {options.precision}: this version exports fp32 and int8")
     if options.precision == "int8" and options.calibration_data is None:
@@ -100,24 +105,43 @@ def certify(options: ExportOptions) -> Exported:
     """
     check_options(options)
     source = read_source(options.checkpoint)
+    model_name = source.network.spec.model
+    path = options.output or Path(f"{model_name}-{options.target}-{options.precision}.fer")
+    check_place(path)
     parity = load_parity_set(options.parity_data, source)
+    # Chosen before anything long runs: most of what is wrong with data shows here.
+    calibration = choose_calibration(options, source, parity) if options.precision == "int8" else None
     golden = load_golden(options, source, parity)
     model = export_onnx(source.network)
     plain = drop_outputs(model, ["embedding"])
     exact = measure_fp32(plain, golden, parity)
-    graph = float_graph(plain)
-    if options.precision == "int8":
-        graph = int8_graph(plain, encoder_nodes(model), choose_calibration(options, source, parity))
+    graph = (
+        float_graph(plain) if calibration is None else int8_graph(plain, encoder_nodes(model), calibration)
+    )
     spec = make_spec(options, source, graph)
     members = {spec.graph_files[0]: graph.content, GOLDEN_FILE: golden.to_bytes()}
     if parity is not None:
         members[REFERENCE_FILE] = parity.reference.to_bytes()
     report = measure(spec, members, parity, exact)
     certificate = report.to_json()
-    if graph.calibration is not None and graph.calibration.warning:
-        certificate["warning"] = graph.calibration.warning
+    if calibration is not None and calibration.warning:
+        certificate["warning"] = calibration.warning
     members[CERTIFICATE_FILE] = (json.dumps(certificate, indent=2, allow_nan=False) + "\n").encode()
-    return Exported(spec, members, report)
+    return Exported(path, spec, members, report, tuple(notes(options, parity, calibration)))
+
+
+def notes(
+    options: ExportOptions, parity: ParitySet | None, calibration: CalibrationSet | None
+) -> Iterator[str]:
+    """Say what the table of gates does not show."""
+    if parity is not None and parity.faces.note:
+        yield f"{parity.faces.name}: {parity.faces.note}"
+    if calibration is not None and calibration.warning:
+        yield calibration.warning
+    if calibration is not None and parity is None:
+        yield "nothing compared the int8 graph with the float one: give --parity-data"
+    if calibration is None and options.calibration_data is not None:
+        yield f"--calibration-data is not used with --precision {options.precision}"
 
 
 def load_parity_set(data: str | None, source: Source) -> ParitySet | None:
@@ -172,32 +196,41 @@ def choose_calibration(options: ExportOptions, source: Source, parity: ParitySet
 
     Raises:
         CalibrationError: too few faces, or a manifest that overlaps the parity set.
+        UsageError: --samples beside a manifest of another size.
     """
-    data = str(options.calibration_data)
-    faces = read_data(data)
+    data, explicit = str(options.calibration_data), options.samples is not None
     exclude = set() if parity is None else {face_hash(crop) for crop in parity.crops}
-    if data.endswith(".json"):
-        chosen = whole_manifest(faces, source.crop, explicit=options.samples is not None)
+    if is_manifest(data):
+        chosen = whole_manifest(Path(data), source.crop, explicit=explicit)
         overlap = sum(face_hash(crop) in exclude for crop in chosen.crops)
         if overlap:
             raise CalibrationError(
-                f"{data}: expected calibration faces outside the parity set, {overlap} of {len(chosen.crops)} are in "
-                "it; make the manifest again with `calibrate --exclude`"
+                f"{data}: expected calibration faces outside the parity set, {overlap} of "
+                f"{len(chosen.crops)} are in it; make the manifest again with `calibrate --exclude`"
+            )
+        if options.samples not in (None, len(chosen.crops)):
+            raise UsageError(
+                f"--samples {options.samples}: the manifest {data} is taken whole, all "
+                f"{len(chosen.crops)} faces; leave --samples out or make another manifest"
             )
         return chosen
-    return choose_faces(
-        faces,
-        source.crop,
-        samples=options.samples or 300,
-        seed=options.seed,
-        exclude=exclude,
-        explicit=options.samples is not None,
-    )
+    samples = options.samples or SAMPLES
+    with progress("choosing calibration faces", samples) as show:
+        return choose_faces(
+            read_data(data),
+            source.crop,
+            samples=samples,
+            seed=options.seed,
+            exclude=exclude,
+            explicit=explicit,
+            progress=show,
+        )
 
 
 def make_spec(options: ExportOptions, source: Source, graph: Graph) -> ModelSpec:
     """Describe the bundle for the runtime."""
-    tools: dict[str, object] = {name: version(name) for name in PACKAGES} | {"edge-fer": edge_fer.__version__}
+    tools: dict[str, object] = {name: version(name) for name in PACKAGES}
+    tools["edge-fer"] = edge_fer.__version__
     manifest = None if graph.calibration is None else graph.calibration.sha256()
     return ModelSpec(
         model=source.network.spec.model,
@@ -232,8 +265,3 @@ def measure(spec: ModelSpec, members: Mapping[str, bytes], parity: ParitySet | N
                 fp32_gate=exact,
                 progress=show,
             )
-
-
-def write(exported: Exported, path: Path) -> Bundle:
-    """Write the certified bundle."""
-    return write_bundle(path, exported.spec, exported.members)

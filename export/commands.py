@@ -37,7 +37,7 @@ def export(
         bool, typer.Option("--keep-failed", help="Write the bundle, marked, even if a gate failed.")
     ] = False,
     reference_only: Annotated[
-        bool, typer.Option("--reference-only", help="Only the float outputs on --parity-data, to --output R.npz.")
+        bool, typer.Option("--reference-only", help="Only the float outputs on --parity-data, to R.npz.")
     ] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Exit 3 when undecided, too.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
@@ -65,28 +65,29 @@ def export(
     if reference_only:
         typer.echo(write_reference(options))
         return
-    exported = certify.certify(options)
-    path = output or Path(f"{exported.spec.model}-{target}-{precision}.fer")
-    finish(exported, path, keep_failed=keep_failed, strict=strict)
+    finish(certify.certify(options), keep_failed=keep_failed, strict=strict)
 
 
-def finish(exported: Exported, path: Path, *, keep_failed: bool, strict: bool) -> None:
+def finish(exported: Exported, *, keep_failed: bool, strict: bool) -> None:
     """Print the gates and write the bundle, or only the report where a gate failed."""
     from edge_fer.bundle import CERTIFICATE_FILE, write_bundle
     from edge_fer.output import write_text
     from edge_fer.parity.report import COLUMNS, exit_code, table_rows
     from edge_fer.tables import print_table
 
-    report = exported.report
+    report, path = exported.report, exported.path
     print_table(f"Parity: {report.verdict}", COLUMNS, table_rows(report.gates))
+    for note in exported.notes:
+        notice(note)
     if report.verdict == "failed" and not keep_failed:
         beside = path.with_suffix(".parity.json")
         write_text(beside, exported.members[CERTIFICATE_FILE].decode())
         raise GateFailed(
             f"{path} was not written: a gate failed, see {beside}; --keep-failed writes it, marked as failed"
         )
-    spec = replace(exported.spec, failed=report.verdict == "failed")
-    write_bundle(path, spec, exported.members)
+    write_bundle(path, replace(exported.spec, failed=report.verdict == "failed"), exported.members)
+    if report.verdict == "failed":
+        notice(f"{path} was kept although a gate failed; loading it warns")
     if report.verdict == "undecided":
         notice("undecided: too few faces for a verdict, see the table; give more with --parity-data")
     typer.echo(path)
@@ -98,11 +99,13 @@ def finish(exported: Exported, path: Path, *, keep_failed: bool, strict: bool) -
 def write_reference(options: ExportOptions) -> Path:
     """Write the float network's outputs on the parity data to one .npz file."""
     from export.certify import load_parity_set
+    from export.place import check_reference_place
     from export.source import read_source
     from training.models.checkpoint import replace_file
 
     if options.parity_data is None or options.output is None:
         raise UsageError("--reference-only needs --parity-data D and --output R.npz")
+    check_reference_place(options.output)
     parity = load_parity_set(options.parity_data, read_source(options.checkpoint))
     assert parity is not None
     replace_file(options.output, parity.reference.to_bytes())

@@ -1,4 +1,4 @@
-"""Golden samples: encoded pictures, their crops and the PyTorch network's answers, replayed on every device."""
+"""Golden samples: encoded pictures, their crops and PyTorch's answers to them, replayed on every device."""
 
 from __future__ import annotations
 
@@ -74,16 +74,16 @@ def parity_samples(faces: FaceSet) -> list[Sample]:
 
 
 def synthetic_samples(photo: Path = DEMO_PHOTO) -> list[Sample]:
-    """Return 16 samples that may be shipped: the public-domain demo photo's face in variants, and drawn patterns.
+    """Return 16 samples that may be shipped: the public-domain demo photo's face in variants, and patterns.
 
-    Variants exercise the detector-box crop (inside and beyond the picture), the five-point alignment, JPEG with
-    chroma subsampling, gray, and enlarging as well as reducing.
+    Variants exercise the detector-box crop (inside and beyond the picture), the five-point alignment, JPEG
+    with chroma subsampling, gray, and enlarging as well as reducing.
     """
     image = read_image(photo)
     face, (x, y, w, h) = cut_face(image)
     half, tenth = np.ascontiguousarray(face[::2, ::2]), np.ascontiguousarray(face[::5, ::5])
-    landmarks = np.array([(0.33, 0.4), (0.67, 0.38), (0.5, 0.6), (0.36, 0.77), (0.65, 0.76)], np.float32)
-    placed = landmarks * np.float32(w) + np.array([x, y], np.float32)
+    landmarks = np.array([(0.33, 0.4), (0.67, 0.38), (0.5, 0.6), (0.36, 0.77), (0.65, 0.76)])
+    placed = (landmarks * w + (x, y)).astype(np.float32)
     turned = np.ascontiguousarray(np.rot90(half))
     gray = np.repeat(half.mean(axis=2, keepdims=True), 3, axis=2).astype(np.uint8)
     dark = (half // 4).astype(np.uint8)
@@ -91,7 +91,7 @@ def synthetic_samples(photo: Path = DEMO_PHOTO) -> list[Sample]:
         Sample(jpeg(face), (x, y, w, h)),
         Sample(jpeg(face), (x, y, w, h), placed),
         Sample(encode_png(half), (x / 2, y / 2, w / 2, h / 2)),
-        Sample(encode_png(half), (x / 2, y / 2, w / 2, h / 2), placed / 2),
+        Sample(encode_png(half), (x / 2, y / 2, w / 2, h / 2), placed / np.float32(2)),
         Sample(encode_png(half)),
         Sample(encode_png(tenth)),
         Sample(encode_png(half[:, ::-1].copy())),
@@ -103,7 +103,7 @@ def synthetic_samples(photo: Path = DEMO_PHOTO) -> list[Sample]:
 
 
 def cut_face(image: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], tuple[float, float, float, float]]:
-    """Return the region around the largest face, small enough for a golden source, and the face's box in it."""
+    """Return the region around the largest face, and the face's box in it."""
     found = load_detector("cascade").detect(image)
     if not found:
         raise InputError("expected a face in the demo photo, the detector found none")
@@ -116,7 +116,7 @@ def cut_face(image: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], tuple[float, 
 
 
 def patterns() -> list[NDArray[np.uint8]]:
-    """Return six drawn pictures: black, white, two gradients, a checkerboard and seeded noise, (64, 64, 3)."""
+    """Return six drawn pictures: black, white, two gradients, a checkerboard and seeded noise (48, 48, 3)."""
     ramp = np.broadcast_to(np.arange(0, 256, 4, dtype=np.uint8), (64, 64))
     squares = np.indices((64, 64)).sum(axis=0) // 8 % 2 * 255
     noise = np.random.default_rng(0).integers(0, 256, (48, 48), dtype=np.uint8)

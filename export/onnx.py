@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import ast
+import io
 import logging
+import traceback
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 
 import onnx
 import torch
@@ -18,6 +21,7 @@ from training.models import ExpressionNetwork
 OPSET = 20
 IR_VERSION = 10
 _SCOPES = "pkg.torch.onnx.name_scopes"
+_NETWORK = "network."
 
 
 class ExportError(EdgeFerError):
@@ -34,24 +38,7 @@ def export_onnx(network: ExpressionNetwork) -> onnx.ModelProto:
         ExportError: an operator cannot be exported, named with its module.
     """
     fused = FusedGraph(network).eval()
-    size = network.spec.input_size
-    example = torch.zeros(2, size, size, 3, dtype=torch.uint8)
-    try:
-        with quiet_exporter():
-            program = torch.onnx.export(
-                fused,
-                (example,),
-                dynamo=True,
-                opset_version=OPSET,
-                input_names=[INPUT],
-                output_names=list(OUTPUTS),
-                dynamic_shapes=({0: torch.export.Dim("N")},),
-                verbose=False,
-            )
-    except torch.onnx.OnnxExporterError as error:
-        raise ExportError(f"{network.spec.model} cannot be written as ONNX: {first_line(error)}") from error
-    assert program is not None
-    model = program.model_proto
+    model = convert(fused)
     name_nodes(model)
     strip(model)
     model.ir_version = min(model.ir_version, IR_VERSION)
@@ -59,43 +46,102 @@ def export_onnx(network: ExpressionNetwork) -> onnx.ModelProto:
     return model
 
 
-class quiet_exporter:  # noqa: N801 - reads as a verb where it is used
-    """Keep the exporter's warnings about its own internals away from the user."""
+def convert(fused: FusedGraph) -> onnx.ModelProto:
+    """Trace the module and write its operators as ONNX, as the exporter leaves it."""
+    spec = fused.network.spec
+    example = torch.zeros(2, spec.input_size, spec.input_size, 3, dtype=torch.uint8)
+    try:
+        with quiet_exporter():
+            # Traced here: torch.onnx.export would go on to other ways and dump the graph of each failure.
+            program = torch.export.export(
+                fused, (example,), dynamic_shapes=({0: torch.export.Dim("N")},), strict=False
+            )
+            written = torch.onnx.export(
+                program,
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=[INPUT],
+                output_names=list(OUTPUTS),
+                verbose=False,
+            )
+    # OnnxExporterError is a RuntimeError; tracing runs the network's own code, which may raise the others.
+    except (RuntimeError, TypeError, ValueError) as error:
+        cause = innermost(error)
+        text = next(iter(str(cause).strip().splitlines()), type(cause).__name__)
+        module = failing_module(cause, fused) or "the network"
+        raise ExportError(f"{spec.model} cannot be written as ONNX: {text} (in {module})") from error
+    assert written is not None
+    return written.model_proto
 
-    def __enter__(self) -> None:
-        self.warnings = warnings.catch_warnings()
-        self.warnings.__enter__()
+
+@contextmanager
+def quiet_exporter() -> Iterator[None]:
+    """Keep what the exporter says, warns and prints about its own internals away from the user."""
+    level = logging.root.manager.disable
+    nowhere = io.StringIO()
+    with warnings.catch_warnings(), redirect_stdout(nowhere), redirect_stderr(nowhere):
         warnings.simplefilter("ignore")
-        logging.disable(logging.WARNING)
+        logging.disable(logging.CRITICAL)
+        try:
+            yield
+        finally:
+            logging.disable(level)
 
-    def __exit__(self, *exc: object) -> None:
-        logging.disable(logging.NOTSET)
-        self.warnings.__exit__(None, None, None)
+
+def innermost(error: BaseException) -> BaseException:
+    """Return the exception that an exporter's error was first raised from."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
 
 
-def first_line(error: Exception) -> str:
-    """Return the innermost cause of an exporter error as one line."""
-    cause: BaseException = error
-    while cause.__cause__ is not None:
-        cause = cause.__cause__
-    return str(cause).strip().splitlines()[0] if str(cause).strip() else type(cause).__name__
+def failing_module(error: BaseException, fused: FusedGraph) -> str:
+    """Return the module that was traced or converted when the exporter failed; "" when nothing tells.
+
+    The frames of the error know it: tracing stands in a module's `forward`, conversion at a node of the
+    trace, which remembers its modules.
+    """
+    names = {id(module): name for name, module in fused.named_modules()}
+    found = ""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        found = names.get(id(frame.f_locals.get("self")), found)
+        node = frame.f_locals.get("node")
+        if isinstance(node, torch.fx.Node) and node.meta.get("nn_module_stack"):
+            found = [name for name, _ in node.meta["nn_module_stack"].values()][-1]
+    return found.removeprefix(_NETWORK)
 
 
 def name_nodes(model: onnx.ModelProto) -> None:
-    """Name every node MODULE/OPERATOR, numbered where that is not unique."""
+    """Name every node MODULE/OPERATOR, numbered where that is not unique; the wrapper's own are `graph`."""
     seen: dict[str, int] = {}
     for node in model.graph.node:
-        scopes = next((p.value for p in node.metadata_props if p.key == _SCOPES), "[]")
-        modules = [scope for scope in ast.literal_eval(scopes) if scope.startswith("network.")]
-        base = f"{modules[-1].removeprefix('network.') if modules else 'graph'}/{node.op_type}"
+        base = f"{module_of(node) or 'graph'}/{node.op_type}"
         seen[base] = seen.get(base, 0) + 1
         node.name = base if seen[base] == 1 else f"{base}_{seen[base]}"
+
+
+def module_of(node: onnx.NodeProto) -> str:
+    """Return the module of the network that a node comes from; "" for none."""
+    if node.op_type == "Conv" and node.input[1].startswith(_NETWORK):
+        # A convolution that swallowed a BatchNorm carries its scope, but still its own weight.
+        return node.input[1].removeprefix(_NETWORK).rpartition(".")[0]
+    scopes = next((p.value for p in node.metadata_props if p.key == _SCOPES), "[]")
+    modules = [scope for scope in ast.literal_eval(scopes) if scope.startswith(_NETWORK)]
+    return modules[-1].removeprefix(_NETWORK) if modules else ""
 
 
 def strip(model: onnx.ModelProto) -> None:
     """Remove the exporter's notes: they hold source paths of the machine that exported."""
     graph = model.graph
-    for item in (model, graph, *graph.node, *graph.input, *graph.output, *graph.initializer, *graph.value_info):
+    for item in (
+        model,
+        graph,
+        *graph.node,
+        *graph.input,
+        *graph.output,
+        *graph.initializer,
+        *graph.value_info,
+    ):
         item.ClearField("metadata_props")
         item.ClearField("doc_string")
     model.ClearField("functions")

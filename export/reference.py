@@ -34,11 +34,13 @@ class TorchAnswers:
             parts.append([output.numpy() for output in self.fused(batch)])
             if self.progress is not None:
                 self.progress(start + len(batch))
-        probabilities, primary, reliability, _ = (np.concatenate(column) for column in zip(*parts, strict=True))
-        return Outputs(probabilities, primary, reliability, None)
+        columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
+        return Outputs(columns[0], columns[1], columns[2], None)
 
 
-def make_reference(faces: FaceSet, crops: NDArray[np.uint8], answer: TorchOutputs, labels: tuple[str, ...]) -> Reference:
+def make_reference(
+    faces: FaceSet, crops: NDArray[np.uint8], answer: TorchOutputs, labels: tuple[str, ...]
+) -> Reference:
     """Answer the parity set and keep the answers with the faces' labels and hashes, without their pixels.
 
     A label the network does not have counts as none.

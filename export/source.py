@@ -42,15 +42,24 @@ def read_source(checkpoint: str | None) -> Source:
         CheckpointError: there is no such file or network, or the file is damaged or foreign.
     """
     if checkpoint in DEFAULTS:
-        torch.manual_seed(SEED)
-        network = build(str(checkpoint)).eval()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(SEED)
+            network = build(str(checkpoint)).eval()
         crop = CropSpec(size=network.spec.input_size, margin=0.0)
         return Source(network, crop, None, {"training_data": "none: seeded, untrained weights"})
     path = DEFAULT_CHECKPOINT if checkpoint is None else Path(checkpoint)
     if not path.is_file():
         names = ", ".join(sorted(DEFAULTS))
-        raise CheckpointError(f"{path}: expected a checkpoint file or a network's name ({names}), found neither")
+        raise CheckpointError(
+            f"{path}: expected a checkpoint file or a network's name ({names}), found neither"
+        )
     loaded = load_checkpoint(path)
+    size = loaded.network.spec.input_size
+    if loaded.crop.size != size:
+        raise CheckpointError(
+            f"{path}: expected crops of {size} pixels as its network takes, the checkpoint says "
+            f"{loaded.crop.size}; train it again"
+        )
     weights = loaded.info.get("weights")
     texts = {str(k): str(v) for k, v in weights.items()} if isinstance(weights, Mapping) else {}
     return Source(loaded.network, loaded.crop, loaded.sha256, texts)

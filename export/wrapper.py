@@ -34,6 +34,8 @@ class FusedGraph(nn.Module):
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         """Map uint8 faces (N, S, S, 3) to probabilities, primary, reliability and embedding."""
         faces = (image.permute(0, 3, 1, 2).float() - self.mean) * self.scale
-        output = self.network(faces)
+        # The network's own forward keeps autocast away from the head; here everything is float32, and in that
+        # block the exporter would forget which of the head's modules a node comes from.
+        output = self.network.head(self.network.forward_features(faces))
         reliability = confidence(output.probabilities)
         return output.probabilities, output.primary, reliability, output.embedding

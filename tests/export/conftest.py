@@ -1,0 +1,139 @@
+"""Networks exported once a session, a small checkpoint that knows drawn classes, and faces to judge it on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+import numpy as np
+import onnx
+import pytest
+from numpy.typing import NDArray
+from typer.testing import CliRunner
+
+import cli
+from edge_fer.faces import load_crops, read_data
+from edge_fer.images import encode_png
+from edge_fer.labels import LABELS
+from edge_fer.preprocess import CropSpec
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("onnxscript")
+
+from export import certify  # noqa: E402
+from export.onnx import export_onnx  # noqa: E402
+from export.source import read_source  # noqa: E402
+from training.models import ExpressionNetwork, build  # noqa: E402
+from training.models.checkpoint import save_checkpoint  # noqa: E402
+
+SIZE = 32
+PER_CLASS = 19
+Exporter = Callable[[ExpressionNetwork], onnx.ModelProto]
+Command = Callable[..., "Result"]
+
+
+class Result:
+    """Exit code, lines of standard output and of standard error of a command."""
+
+    def __init__(self, code: int, output: str, errors: str) -> None:
+        self.code = code
+        self.output = output.splitlines()
+        self.errors = errors.splitlines()
+
+
+@pytest.fixture(scope="session")
+def exporter() -> Exporter:
+    """`export_onnx` that exports the same weights once only: that takes seconds."""
+    known: dict[tuple[str, int, float], onnx.ModelProto] = {}
+
+    def export(network: ExpressionNetwork) -> onnx.ModelProto:
+        checksum = sum(float(value.double().abs().sum()) for value in network.state_dict().values())
+        key = (network.spec.model, network.spec.input_size, checksum)
+        if key not in known:
+            known[key] = export_onnx(network)
+        copy = onnx.ModelProto()
+        copy.CopyFrom(known[key])
+        return copy
+
+    return export
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, exporter: Exporter) -> Command:
+    """Run `python cli.py ...` in this process, with exports of known weights at hand."""
+    monkeypatch.setattr(certify, "export_onnx", exporter)
+
+    def run(*arguments: object) -> Result:
+        done = CliRunner().invoke(cli.app, [str(argument) for argument in arguments])
+        if done.exception is not None and not isinstance(done.exception, SystemExit | click.ClickException):
+            raise done.exception
+        return Result(done.exit_code, done.stdout, done.stderr)
+
+    return run
+
+
+def draw_faces(folder: Path, seed: int, per_class: int = PER_CLASS) -> Path:
+    """Draw a folder per class: one smooth pattern each, under seeded noise, gray 48-pixel PNG files."""
+    patterns = np.random.default_rng(99).integers(40, 216, (len(LABELS), 6, 6))
+    generator = np.random.default_rng(seed)
+    for label, pattern in zip(LABELS, patterns, strict=True):
+        (folder / label).mkdir(parents=True)
+        for number in range(per_class):
+            gray = np.kron(pattern, np.ones((8, 8))) + generator.normal(0, 12, (48, 48))
+            image = np.repeat(gray.clip(0, 255).astype(np.uint8)[..., None], 3, axis=2)
+            (folder / label / f"{number:03}.png").write_bytes(encode_png(image))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def train_faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return draw_faces(tmp_path_factory.mktemp("train"), seed=1)
+
+
+@pytest.fixture(scope="session")
+def valid_faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return draw_faces(tmp_path_factory.mktemp("valid"), seed=2)
+
+
+@pytest.fixture(scope="session")
+def lite() -> ExpressionNetwork:
+    """The untrained grefel-lite that the name stands for."""
+    return read_source("grefel-lite").network
+
+
+@pytest.fixture(scope="session")
+def small(train_faces: Path) -> ExpressionNetwork:
+    """grefel-lite on 32 pixels; its anchors are the mean embeddings of the drawn classes: it knows all."""
+    torch.manual_seed(5)
+    network = build("grefel-lite", input_size=SIZE)
+    faces = read_data(str(train_faces))
+    crops = load_crops(faces, CropSpec(size=SIZE, margin=0.0))
+    images = torch.from_numpy(crops).permute(0, 3, 1, 2).float() / 127.5 - 1.0
+    with torch.no_grad():
+        for _ in range(30):  # BatchNorm learns its statistics
+            network.train()(images)
+        network.eval()
+        embeddings = network.forward_features(images)
+        for index in range(len(LABELS)):
+            members = embeddings[[face.label == index for face in faces.faces]]
+            spread = 0.01 * torch.randn_like(network.head.anchor_correction.anchors[index])
+            network.head.anchor_correction.anchors[index] = members.mean(dim=0) + spread
+    return network
+
+
+@pytest.fixture(scope="session")
+def checkpoint(small: ExpressionNetwork, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("checkpoint") / "small.safetensors"
+    info = {"weights": {"licence": "CC0", "training_data": "drawn patterns"}}
+    save_checkpoint(path, small, CropSpec(size=SIZE, margin=0.0), info)
+    return path
+
+
+def pictures(size: int, seed: int = 0, noise: int = 5) -> NDArray[np.uint8]:
+    """Return seeded noise, black, white and a coloured gradient: uint8 (noise + 3, size, size, 3)."""
+    ramp = np.linspace(0, 255, size).astype(np.uint8)
+    gradient = np.stack(np.broadcast_arrays(ramp[:, None], ramp[None, :], ramp[::-1, None]), axis=2)
+    random = np.random.default_rng(seed).integers(0, 256, (noise, size, size, 3), dtype=np.uint8)
+    flat = np.zeros((1, size, size, 3), np.uint8)
+    return np.concatenate([random, flat, flat + 255, gradient[None]])
