@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -55,6 +56,8 @@ class OnnxRuntimeEngine:
             EngineError: ONNX Runtime or the provider does not load, or the graph breaks the contract.
         """
         options = options or EngineOptions()
+        # From 1.29 on the Linux wheels report to their maker unless told not to before they are imported.
+        os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
         try:
             import onnxruntime
         except ImportError as error:

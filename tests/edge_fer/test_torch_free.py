@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 from edge_fer.images import write_image
 from tests.conftest import pattern
@@ -61,3 +64,15 @@ def test_the_block_is_real() -> None:
         check=False,
     )
     assert done.returncode == 1 and "ModuleNotFoundError" in done.stderr
+
+
+@pytest.mark.parametrize("module", ["edge_fer.engines.onnxruntime", "calibrate.onnx"])
+def test_the_engine_reports_to_nobody(module: str, tiny_bundle: Path, tmp_path: Path) -> None:
+    """ONNX Runtime's telemetry leaves a session file where it may write; none means it never started."""
+    if module == "calibrate.onnx":
+        pytest.importorskip("onnx")
+    code = f"import {module}, edge_fer; edge_fer.Recognizer.load({str(tiny_bundle)!r})"
+    environment = {**os.environ, "TMPDIR": str(tmp_path), "HOME": str(tmp_path)}
+    environment.pop("ORT_DISABLE_TELEMETRY", None)
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True, cwd=ROOT)
+    assert list(tmp_path.glob(".ses*")) == []
