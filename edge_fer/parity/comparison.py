@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from edge_fer.errors import InputError
 from edge_fer.parity import gates as gate
 from edge_fer.parity import metrics
-from edge_fer.parity.figures import divergence_figures, flip_figures, label_figures, plain
+from edge_fer.parity.figures import divergence_figures, flip_figures, label_figures, plain, recall_figures
 from edge_fer.parity.gates import Gate, Thresholds, Verdict
 from edge_fer.parity.metrics import FloatArray
 
@@ -96,7 +96,9 @@ def compare(
     figures: dict[str, object] = {"faces": len(got), "labelled_faces": len(known)}
     if len(known):
         primary = (outputs.primary[known], reference.primary[known])
-        figures |= label_figures(expected[known], got[known], *primary, reference.labels[known])
+        labels = reference.labels[known]
+        figures |= label_figures(expected[known], got[known], *primary, labels)
+        figures |= recall_figures(expected[known], got[known], labels, reference.names)
     figures |= divergence_figures(expected, got) | flip_figures(expected, got, reference.names)
     figures["reliability_shift_mean"] = float(np.mean(outputs.reliability - reference.reliability))
     return Report(

@@ -1,4 +1,4 @@
-"""Where a report was made: system, CPU class and features, threads, versions. No host name, no serial."""
+"""Where a report was made: system, CPU class and features, threads, versions. No host name, no serial, no kernel build."""
 
 from __future__ import annotations
 
@@ -39,7 +39,6 @@ def environment(engine: Engine | None = None) -> dict[str, object]:
     described = {} if engine is None else dict(engine.describe())
     return {
         "system": platform.system(),
-        "release": platform.release(),
         "machine": machine,
         "cpu": model or platform.processor() or None,
         "cpu_class": cpu_class(machine, features),

@@ -76,6 +76,21 @@ def label_figures(
     }
 
 
+def recall_figures(
+    expected: FloatArray, got: FloatArray, labels: IntArray, names: Sequence[str]
+) -> dict[str, object]:
+    """List, by class, its faces and the recall of both models; None for a class without faces."""
+    counts = np.bincount(labels, minlength=len(names))
+    recalls = (metrics.recall_per_class(got, labels), metrics.recall_per_class(expected, labels))
+    rows = zip(names, counts.tolist(), *(each.tolist() for each in recalls), strict=True)
+    return {
+        "recall_by_class": {
+            name: {"faces": faces, "recall": recall, "reference_recall": reference}
+            for name, faces, recall, reference in rows
+        }
+    }
+
+
 def plain(value: object) -> object:
     """Return the value in plain JSON types: numpy numbers as Python's, tuples as lists, NaN as None."""
     if isinstance(value, Mapping):

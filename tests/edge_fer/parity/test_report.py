@@ -113,6 +113,17 @@ def test_permuted_labels_fail_every_sampled_gate(world: World, bundle: Bundle) -
     assert sum(directions.values()) == found.figures["flips"]
 
 
+def test_recall_is_listed_by_class(world: World) -> None:
+    outputs = LinearEngine(change=swapped).run(world.crops)
+    listed = compare(world.reference, outputs).figures["recall_by_class"]
+    assert isinstance(listed, dict) and list(listed) == list(LABELS)
+    for index, name in enumerate(LABELS):
+        own = world.reference.labels == index
+        got = (outputs.probabilities[own].argmax(axis=1) == index).mean()
+        was = (world.reference.probabilities[own].argmax(axis=1) == index).mean()
+        assert listed[name] == pytest.approx({"faces": own.sum(), "recall": got, "reference_recall": was})
+
+
 def test_a_temperature_fails_calibration_and_distribution(world: World, bundle: Bundle) -> None:
     found = run_parity(
         bundle=bundle,
