@@ -17,7 +17,9 @@ app = typer.Typer(no_args_is_help=True)
 @guarded
 def train(
     recipe: Annotated[Path, typer.Option(help="TOML recipe, see training/recipes.")],
-    data: Annotated[str, typer.Option(help="ferplus:DIR, or a folder with train/ and valid/ (a folder per class each).")],
+    data: Annotated[
+        str, typer.Option(help="ferplus:DIR, or a folder with train/ and valid/ (a folder per class each).")
+    ],
     output: Annotated[Path, typer.Option(help="Run folder: metrics, checkpoints, resumable state.")],
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     resume: Annotated[bool, typer.Option("--resume", help="Go on where the run was stopped.")] = False,

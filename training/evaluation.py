@@ -18,8 +18,8 @@ DEAD_BRANCH = 0.02
 class Evaluation:
     """Accuracies, recalls and F1 are fractions 0..1; weights are means over the faces.
 
-    `changed` is the share of faces whose label balancing changed; `anchors_used` the share of all anchors that
-    are the nearest one to at least one face.
+    `changed` is the share of faces whose label balancing changed; `anchors_used` the share of all anchors
+    that are the nearest one to at least one face.
     """
 
     accuracy: float
@@ -57,10 +57,14 @@ def standardise(faces: torch.Tensor, network: ExpressionNetwork) -> torch.Tensor
 
 
 @torch.inference_mode()
-def embed(network: ExpressionNetwork, crops: torch.Tensor, device: torch.device, batch_size: int = 256) -> torch.Tensor:
+def embed(
+    network: ExpressionNetwork, crops: torch.Tensor, device: torch.device, batch_size: int = 256
+) -> torch.Tensor:
     """Return the embeddings (N, D) float32 of uint8 crops, in eval mode."""
     network.eval()
-    parts = [network.forward_features(normalise(part.to(device), network)) for part in crops.split(batch_size)]
+    parts = [
+        network.forward_features(normalise(part.to(device), network)) for part in crops.split(batch_size)
+    ]
     return torch.cat(parts).float().cpu()
 
 

@@ -1,4 +1,4 @@
-"""The training loop: recipe and faces in, a run folder with checkpoints and metrics out; resumable bit for bit.
+"""The training loop: recipe and faces in, checkpoints and metrics out; resumable bit for bit.
 
 Every random choice is a function of (seed, epoch, batch) alone, so no generator state has to be saved.
 """
@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from typing import Any
 
 import torch
 from lightning.fabric import Fabric
@@ -19,7 +20,8 @@ from training.data.augment import build_augmentation
 from training.data.faces import FaceTensors, batches, epoch_order
 from training.evaluation import Evaluation, embed, evaluate, standardise
 from training.methods.grefel import GrefelLoss, LossTerms, place_anchors, target_distribution
-from training.models import DEFAULTS, ExpressionNetwork, build_from_spec
+from training.models import DEFAULTS, ExpressionNetwork, HeadOutput, build_from_spec
+from training.models.balancing import ReliabilityBalancing
 from training.models.checkpoint import save_checkpoint
 from training.recipe import OptimiserOptions, Recipe
 from training.run import Progress, RunFolder
@@ -39,8 +41,6 @@ def learning_rate(options: OptimiserOptions, step: int, steps: int) -> float:
 def build_network(recipe: Recipe) -> ExpressionNetwork:
     """Build the recipe's network with weights from its seed."""
     options = recipe.network
-    if options.model not in DEFAULTS:
-        raise TrainingError(f"expected network.model of {', '.join(sorted(DEFAULTS))}, got {options.model!r}")
     default = DEFAULTS[options.model]
     spec = replace(
         default,
@@ -60,18 +60,28 @@ class Trainer:
     """One run: owns the network, its optimiser, the faces and the run folder."""
 
     def __init__(
-        self, recipe: Recipe, train: FaceTensors, valid: FaceTensors, crop: CropSpec, folder: RunFolder, device: str
+        self,
+        recipe: Recipe,
+        train: FaceTensors,
+        valid: FaceTensors,
+        crop: CropSpec,
+        folder: RunFolder,
+        device: str,
     ) -> None:
         options = recipe.optimiser
         if len(train) < options.batch_size:
-            raise TrainingError(f"expected at least one batch of {options.batch_size} faces, got {len(train)} faces")
+            raise TrainingError(
+                f"expected at least one batch of {options.batch_size} faces, got {len(train)} faces"
+            )
         torch.use_deterministic_algorithms(True, warn_only=device != "cpu")
         self.fabric = Fabric(accelerator=device, devices=1, precision=options.precision)  # type: ignore[arg-type]
-        self.recipe, self.train_faces, self.valid_faces, self.crop, self.folder = recipe, train, valid, crop, folder
-        self.network = build_network(recipe).to(memory_format=torch.channels_last)
+        self.recipe, self.train_faces, self.valid_faces = recipe, train, valid
+        self.crop, self.folder = crop, folder
+        self.network = build_network(recipe)
+        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         decayed = [p for p in self.network.parameters() if p.ndim > 1]
         plain = [p for p in self.network.parameters() if p.ndim <= 1]
-        groups = [{"params": decayed}, {"params": plain, "weight_decay": 0.0}]
+        groups: list[dict[str, Any]] = [{"params": decayed}, {"params": plain, "weight_decay": 0.0}]
         optimiser = torch.optim.AdamW(groups, lr=options.learning_rate, weight_decay=options.weight_decay)
         self.model, self.optimiser = self.fabric.setup(self.network, optimiser)
         self.augmentation = build_augmentation(recipe.augment).to(self.fabric.device)
@@ -140,14 +150,17 @@ class Trainer:
         terms = self.terms(output, indices)
         self.fabric.backward(terms.total)
         if not torch.isfinite(terms.total):
-            self.refuse(terms)
-        torch.nn.utils.clip_grad_norm_(self.network.parameters(), options.clip_norm)
+            bad = [name for name, value in terms._asdict().items() if not torch.isfinite(value)]
+            self.refuse(f"the loss term {' and '.join(bad[1:] or bad)}")
+        norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), options.clip_norm)
+        if not torch.isfinite(norm):
+            self.refuse("the norm of the gradient")
         self.optimiser.step()
         self.optimiser.zero_grad()
         values = torch.stack([*terms, output.correction_weight.mean(), output.anchor_weight.mean()])
         return rate, values.detach().cpu()
 
-    def terms(self, output, indices: torch.Tensor) -> LossTerms:  # type: ignore[no-untyped-def]
+    def terms(self, output: HeadOutput, indices: torch.Tensor) -> LossTerms:
         """Return the loss terms of one batch."""
         device = self.fabric.device
         labels = self.train_faces.labels[indices].to(device)
@@ -156,26 +169,31 @@ class Trainer:
         target = target_distribution(labels, soft, len(self.network.spec.labels))
         balanced = self.progress.epoch >= self.recipe.method.warmup_epochs
         head = self.network.head
-        anchors = head.anchor_correction.anchors if hasattr(head, "anchor_correction") else output.embedding
+        # A head without anchors has no distances, and the loss does not look at this argument.
+        anchors = (
+            head.anchor_correction.anchors if isinstance(head, ReliabilityBalancing) else output.embedding
+        )
         return self.loss(output, anchors, labels, target, balanced=balanced)
 
-    def refuse(self, terms: LossTerms) -> None:
-        """Stop on a loss that is not a number; the last saved state stays."""
-        bad = [name for name, value in terms._asdict().items() if not torch.isfinite(value)]
+    def refuse(self, what: str) -> None:
+        """Stop on something that is not finite; the last saved state stays."""
         raise TrainingError(
-            f"step {self.progress.step}: the loss term {bad[-1]} is not finite; the last good state is kept in "
-            f"{self.folder.path}; lower optimiser.learning_rate and resume"
+            f"step {self.progress.step}: {what} is not finite; what was saved before stays in "
+            f"{self.folder.path}; lower optimiser.learning_rate and train into another --output"
         )
 
     def place_anchors(self, order: torch.Tensor) -> None:
         """Put the anchors on the embeddings of training faces (systems §1.7)."""
-        if not hasattr(self.network.head, "anchor_correction"):
+        head = self.network.head
+        if not isinstance(head, ReliabilityBalancing):
             return
         chosen = order[:ANCHOR_FACES]
         embeddings = embed(self.network, self.train_faces.crops[chosen], self.fabric.device)
-        anchors = self.network.head.anchor_correction.anchors
+        anchors = head.anchor_correction.anchors
         labels = self.train_faces.labels[chosen]
-        anchors.data.copy_(place_anchors(embeddings, labels, anchors.detach().cpu(), self.recipe.optimiser.seed))
+        anchors.data.copy_(
+            place_anchors(embeddings, labels, anchors.detach().cpu(), self.recipe.optimiser.seed)
+        )
 
     def log_window(self, window: list[torch.Tensor], rate: float, faces_per_s: float, report: Report) -> None:
         """Write the means of the batches since the last line."""
@@ -196,7 +214,12 @@ class Trainer:
         """Validate, write the checkpoints, move on to the next epoch."""
         figures = evaluate(self.network, self.valid_faces, self.fabric.device)
         epoch = self.progress.epoch
-        record: dict[str, object] = {"kind": "validation", "epoch": epoch, "step": self.progress.step, **asdict(figures)}
+        record: dict[str, object] = {
+            "kind": "validation",
+            "epoch": epoch,
+            "step": self.progress.step,
+            **asdict(figures),
+        }
         if epoch >= self.recipe.method.warmup_epochs and self.network.spec.head == "balanced":
             record["warnings"] = figures.dead_branches()
         self.progress = self.folder.append(self.progress, record)
@@ -209,6 +232,11 @@ class Trainer:
 
     def write_checkpoint(self, figures: Evaluation, *, best: bool) -> None:
         """Write `last`, and `best` where validation accuracy rose."""
-        info = {"recipe": self.recipe.to_json(), "epoch": self.progress.epoch, "validation": asdict(figures)}
+        info = {
+            "recipe": self.recipe.to_json(),
+            "weights": asdict(self.recipe.weights),
+            "epoch": self.progress.epoch,
+            "validation": asdict(figures),
+        }
         for path in (self.folder.last, self.folder.best) if best else (self.folder.last,):
             save_checkpoint(path, self.network, self.crop, info)

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-import tomllib
+import math
 import types
 import typing
 from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
+import tomllib
+
 from edge_fer.errors import RecipeError
-from edge_fer.preprocess import FERPLUS_TEMPLATE
+from edge_fer.labels import LABELS
+from edge_fer.preprocess import FERPLUS_TEMPLATE, CropSpec
 from training.data.augment import AugmentOptions
 from training.methods.grefel import GrefelOptions
+from training.models import DEFAULTS
+
+PRECISIONS = ("32-true", "bf16-mixed")
+# The loop multiplies the seed by about 10^11 for the generator of a batch, which has to fit into 64 bits.
+LARGEST_SEED = 100_000_000
+
+Rule = tuple[str, object, str, bool]  # name, value, what is expected of it, whether it holds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +41,7 @@ class NetworkOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OptimiserOptions:
-    """AdamW under a one-cycle learning rate: linear warm-up over `warmup` of the steps, then cosine to zero."""
+    """AdamW under a one-cycle rate: linear warm-up over the first `warmup` of the steps, cosine to zero."""
 
     epochs: int
     batch_size: int = 128
@@ -57,6 +67,14 @@ class CropOptions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WeightsNote:
+    """What a bundle says of the weights this recipe gives."""
+
+    licence: str = "not stated"
+    training_data: str = "not stated"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
     """One training run but for its data."""
 
@@ -66,6 +84,7 @@ class Recipe:
     optimiser: OptimiserOptions
     method: GrefelOptions = field(default_factory=GrefelOptions)
     augment: AugmentOptions = field(default_factory=AugmentOptions)
+    weights: WeightsNote = field(default_factory=WeightsNote)
 
     def to_json(self) -> dict[str, object]:
         """Return the recipe with all its defaults as plain JSON values."""
@@ -76,7 +95,7 @@ def load_recipe(path: Path) -> Recipe:
     """Read a recipe file.
 
     Raises:
-        RecipeError: unreadable, not TOML, an unknown or missing key, or a value of the wrong type.
+        RecipeError: unreadable, not TOML, a key unknown or missing, a value of a wrong type or out of range.
     """
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -120,19 +139,74 @@ def convert(kind: Any, value: object, where: str) -> object:
 
 
 def check(recipe: Recipe, path: Path) -> None:
-    """Refuse values no run can use."""
-    optimiser = recipe.optimiser
-    positive = {
-        "epochs": optimiser.epochs,
-        "learning_rate": optimiser.learning_rate,
-        "checkpoint_every": optimiser.checkpoint_every,
-    }
-    for name, value in positive.items():
-        if value <= 0:
-            raise RecipeError(f"{path}: expected optimiser.{name} above 0, got {value}")
-    if optimiser.batch_size < 2:
-        raise RecipeError(f"{path}: expected optimiser.batch_size of 2 or more, got {optimiser.batch_size}")
-    if optimiser.precision not in ("32-true", "bf16-mixed"):
-        raise RecipeError(
-            f"{path}: expected optimiser.precision 32-true or bf16-mixed, got {optimiser.precision!r}"
-        )
+    """Refuse values no run can use. Every comparison is written so that NaN fails it."""
+    rules = (
+        *network_rules(recipe.network),
+        *optimiser_rules(recipe.optimiser),
+        *method_rules(recipe.method),
+        *augment_rules(recipe.augment),
+    )
+    for name, value, wanted, good in rules:
+        if not good:
+            raise RecipeError(f"{path}: expected {name} {wanted}, got {value!r}")
+    crop = recipe.crop
+    try:
+        CropSpec(size=1, margin=crop.margin, alignment=crop.alignment, template=crop.template())
+    except ValueError as error:
+        raise RecipeError(f"{path}: {error}") from error
+
+
+def network_rules(network: NetworkOptions) -> tuple[Rule, ...]:
+    """Return what has to hold for [network]."""
+    size = network.input_size
+    models = " or ".join(sorted(DEFAULTS))
+    return (
+        ("network.model", network.model, models, network.model in DEFAULTS),
+        ("network.classes", network.classes, f"of 2 to {len(LABELS)}", 2 <= network.classes <= len(LABELS)),
+        ("network.input_size", size, "of 8 to 1024", size is None or 8 <= size <= 1024),
+        ("network.head", network.head, "balanced or linear", network.head in ("balanced", "linear")),
+        ("network.anchors", network.anchors, "of 1 or more", network.anchors >= 1),
+        ("network.delta", network.delta, "above 0", 0.0 < network.delta < math.inf),
+        ("network.slots", network.slots, "of 1 or more", network.slots >= 1),
+        ("network.dropout", network.dropout, "from 0 to below 1", 0.0 <= network.dropout < 1.0),
+    )
+
+
+def optimiser_rules(optimiser: OptimiserOptions) -> tuple[Rule, ...]:
+    """Return what has to hold for [optimiser]."""
+    rate, decay, precision = optimiser.learning_rate, optimiser.weight_decay, optimiser.precision
+    return (
+        ("optimiser.epochs", optimiser.epochs, "above 0", optimiser.epochs > 0),
+        ("optimiser.batch_size", optimiser.batch_size, "of 2 or more", optimiser.batch_size >= 2),
+        ("optimiser.learning_rate", rate, "above 0", 0.0 < rate < math.inf),
+        ("optimiser.weight_decay", decay, "of 0 or more", 0.0 <= decay < math.inf),
+        ("optimiser.warmup", optimiser.warmup, "of 0 to 1", 0.0 <= optimiser.warmup <= 1.0),
+        ("optimiser.clip_norm", optimiser.clip_norm, "above 0", optimiser.clip_norm > 0.0),
+        ("optimiser.precision", precision, " or ".join(PRECISIONS), precision in PRECISIONS),
+        ("optimiser.seed", optimiser.seed, f"of 0 to {LARGEST_SEED}", 0 <= optimiser.seed <= LARGEST_SEED),
+        ("optimiser.checkpoint_every", optimiser.checkpoint_every, "above 0", optimiser.checkpoint_every > 0),
+    )
+
+
+def method_rules(method: GrefelOptions) -> tuple[Rule, ...]:
+    """Return what has to hold for [method]."""
+    weights = {f"method.{name}": getattr(method, name) for name in ("classification", "anchor", "centre")}
+    return (
+        *((name, value, "of 0 or more", 0.0 <= value < math.inf) for name, value in weights.items()),
+        ("method.smoothing", method.smoothing, "from 0 to below 1", 0.0 <= method.smoothing < 1.0),
+        ("method.margin", method.margin, "above 0", method.margin > 0.0),
+        ("method.warmup_epochs", method.warmup_epochs, "of 0 or more", method.warmup_epochs >= 0),
+    )
+
+
+def augment_rules(augment: AugmentOptions) -> tuple[Rule, ...]:
+    """Return what has to hold for [augment]: probabilities and shares in 0..1, scale and gamma below 1."""
+    shares = ("flip", "translate", "brightness", "contrast", "blur", "erase")
+    ranges = {name: getattr(augment, name) for name in shares}
+    return (
+        *((f"augment.{name}", value, "of 0 to 1", 0.0 <= value <= 1.0) for name, value in ranges.items()),
+        ("augment.rotate", augment.rotate, "of 0 to 180", 0.0 <= augment.rotate <= 180.0),
+        ("augment.scale", augment.scale, "from 0 to below 1", 0.0 <= augment.scale < 1.0),
+        ("augment.gamma", augment.gamma, "from 0 to below 1", 0.0 <= augment.gamma < 1.0),
+        ("augment.noise", augment.noise, "of 0 or more", 0.0 <= augment.noise < math.inf),
+    )

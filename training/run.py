@@ -1,4 +1,4 @@
-"""The run folder: recipe, metrics as JSON lines, resumable state and the two checkpoints of a training run."""
+"""The run folder: recipe, metrics as JSON lines, resumable state and the two checkpoints of a run."""
 
 from __future__ import annotations
 
@@ -27,6 +27,11 @@ class Progress:
     metric_lines: int = 0
 
 
+def describe(recipe: Recipe, data: str) -> str:
+    """Return the content of recipe.json: the recipe with all its defaults, and the data."""
+    return json.dumps({"recipe": recipe.to_json(), "data": data}, indent=1, sort_keys=True)
+
+
 class RunFolder:
     """Paths and atomic writes of one run."""
 
@@ -38,22 +43,30 @@ class RunFolder:
         self.best = path / "best.safetensors"
         self.last = path / "last.safetensors"
 
-    def open(self, recipe: Recipe, data: str, *, resume: bool) -> None:
-        """Create the folder, or check that it holds the same run.
+    def start(self, recipe: Recipe, data: str) -> None:
+        """Create the folder and write into it what is trained."""
+        replace_file(self.recipe, describe(recipe, data).encode())
+
+    def check(self, recipe: Recipe, data: str, *, resume: bool) -> None:
+        """Check that a run can start here, or that the folder holds this very run.
 
         Raises:
-            TrainingError: the folder holds a run and `resume` is off, holds another recipe, or holds none.
+            TrainingError: the folder holds something and `resume` is off, holds another recipe, or no run.
         """
-        description = json.dumps({"recipe": recipe.to_json(), "data": data}, indent=1, sort_keys=True)
         if not resume:
             if self.path.exists() and any(self.path.iterdir()):
-                raise TrainingError(f"{self.path}: expected a new or empty folder; pass --resume to go on with this run")
-            replace_file(self.recipe, description.encode())
+                raise TrainingError(
+                    f"{self.path}: expected a new or empty folder; pass --resume to go on with this run"
+                )
             return
         if not self.recipe.is_file():
-            raise TrainingError(f"{self.path}: expected a run to resume, found none; leave --resume out to start one")
-        if self.recipe.read_text(encoding="utf-8") != description:
-            raise TrainingError(f"{self.path}: this run was started with another recipe or other data; use another --output")
+            raise TrainingError(
+                f"{self.path}: expected a run to resume, found none; leave --resume out to start one"
+            )
+        if self.recipe.read_text(encoding="utf-8") != describe(recipe, data):
+            raise TrainingError(
+                f"{self.path}: this run was started with another recipe or other data; use another --output"
+            )
 
     def append(self, progress: Progress, record: Mapping[str, object]) -> Progress:
         """Write one line of metrics; return the progress that counts it."""
@@ -62,18 +75,31 @@ class RunFolder:
         return replace(progress, metric_lines=progress.metric_lines + 1)
 
     def save_state(self, tensors: Mapping[str, torch.Tensor], progress: Progress) -> None:
-        """Write the resumable state as one file, so that a kill at any moment leaves the old or the new one."""
+        """Write the resumable state as one file: a kill at any moment leaves the old or the new one."""
         values = {name: getattr(progress, name) for name in progress.__slots__}
         flat = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         replace_file(self.state, save(flat, metadata={"progress": json.dumps(values)}))
 
     def load_state(self) -> tuple[dict[str, torch.Tensor], Progress] | None:
-        """Return the saved state and cut the metrics back to it; None when no state was saved yet."""
+        """Return the saved state and cut the metrics back to it; None when no state was saved yet.
+
+        Raises:
+            TrainingError: the state was not written by this program.
+            CheckpointError: the state is damaged.
+        """
+        for part in self.path.glob(".*.part"):  # what a kill in the middle of a write left
+            part.unlink()
         if not self.state.is_file():
             self.metrics.unlink(missing_ok=True)
             return None
         tensors, header = read_safetensors(self.state)
-        progress = Progress(**json.loads(header["progress"]))
+        try:
+            progress = Progress(**json.loads(header["progress"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise TrainingError(
+                f"{self.state}: expected where the run stands, could not read it ({error}); "
+                "train into another --output"
+            ) from error
         lines = self.metrics.read_bytes().splitlines(keepends=True) if self.metrics.is_file() else []
         replace_file(self.metrics, b"".join(lines[: progress.metric_lines]))
         return tensors, progress

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -39,7 +40,8 @@ def load_splits(data: str, crop: CropSpec, classes: int, console: Console) -> tu
     valid = load_faces(valid_data, crop, classes)
     every = load_faces(train_data, crop, classes)
     train = drop_duplicates(every, valid)
-    console.print(f"{len(train)} training faces ({len(every) - len(train)} duplicates dropped), {len(valid)} for validation")
+    dropped = len(every) - len(train)
+    console.print(f"{len(train)} training faces ({dropped} duplicates dropped), {len(valid)} for validation")
     return train, valid
 
 
@@ -50,18 +52,22 @@ def train_run(*, recipe_path: Path, data: str, output: Path, device: str, resume
     device = choose_device(device)
     folder = RunFolder(output)
     split_data(data)
-    folder.open(recipe, data, resume=resume)
+    folder.check(recipe, data, resume=resume)
     options = recipe.crop
     size = build_network(recipe).spec.input_size
-    crop = CropSpec(size=size, margin=options.margin, alignment=options.alignment, template=options.template())
+    crop = CropSpec(
+        size=size, margin=options.margin, alignment=options.alignment, template=options.template()
+    )
     train, valid = load_splits(data, crop, recipe.network.classes, console)
     trainer = Trainer(recipe, train, valid, crop, folder, device)
     if resume:
         trainer.resume()
+    else:
+        folder.start(recipe, data)
     follow(trainer, recipe, console)
     best = trainer.progress
     console.print(f"best validation accuracy {best.best_accuracy:.4f} in epoch {best.best_epoch}")
-    print(folder.best)
+    typer.echo(folder.best)
 
 
 def follow(trainer: Trainer, recipe: Recipe, console: Console) -> None:
@@ -82,6 +88,8 @@ def follow(trainer: Trainer, recipe: Recipe, console: Console) -> None:
                 for warning in record.get("warnings", ()):  # type: ignore[attr-defined]
                     console.print(f"[yellow]warning:[/yellow] {warning}")
             else:
-                bar.update(task, description=f"loss {record['total']:.3f}, {record['faces_per_s']:.0f} faces/s")
+                bar.update(
+                    task, description=f"loss {record['total']:.3f}, {record['faces_per_s']:.0f} faces/s"
+                )
 
         trainer.run(report)

@@ -1,7 +1,8 @@
 """Augmentation on the training device, for 48-pixel gray faces that must also stand for colour photos.
 
-Geometry covers the scatter of face detectors' boxes; blur and noise cover resolution and sensors; brightness,
-contrast and gamma cover exposure. Colour is left alone: `grefel-lite` reads luma only, and FER+ has no colour.
+Geometry covers the scatter of face detectors' boxes; blur and noise cover resolution and sensors;
+brightness, contrast and gamma cover exposure. Colour is left alone: `grefel-lite` reads luma only, and FER+
+has no colour.
 """
 
 from __future__ import annotations

@@ -39,8 +39,12 @@ def load_faces(data: str, crop: CropSpec, classes: int) -> FaceTensors:
     faces = read_data(data)
     unlabelled = sum(face.label is None for face in faces.faces)
     if unlabelled:
-        raise InputError(f"{data}: expected a label for every face, {unlabelled} have none; training needs labels")
+        raise InputError(
+            f"{data}: expected a label for every face, {unlabelled} have none; training needs labels"
+        )
     kept = tuple(face for face in faces.faces if face.label is not None and face.label < classes)
+    if not kept:
+        raise InputError(f"{data}: expected faces of the first {classes} labels, got none")
     faces = FaceSet(faces.name, faces.labels, kept, faces.note)
     votes = [face.votes for face in kept if face.votes is not None]
     return FaceTensors(

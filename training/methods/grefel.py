@@ -20,9 +20,9 @@ from training.models.balancing import EPSILON
 class GrefelOptions:
     """The weights of the three terms and their constants.
 
-    `smoothing` spreads over all classes. `margin` clamps the mean squared distance per dimension of two anchors.
-    During the first `warmup_epochs` only the primary distribution is trained, then the anchors are placed on the
-    training faces' embeddings and the full loss begins.
+    `smoothing` spreads over all classes. `margin` clamps the mean squared distance per dimension of two
+    anchors. During the first `warmup_epochs` only the primary distribution is trained, then the anchors are
+    placed on the training faces' embeddings and the full loss begins.
     """
 
     classification: float = 1.0
@@ -93,7 +93,13 @@ class GrefelLoss:
         self.options = options
 
     def __call__(
-        self, output: HeadOutput, anchors: torch.Tensor, labels: torch.Tensor, target: torch.Tensor, *, balanced: bool
+        self,
+        output: HeadOutput,
+        anchors: torch.Tensor,
+        labels: torch.Tensor,
+        target: torch.Tensor,
+        *,
+        balanced: bool,
     ) -> LossTerms:
         """Return the terms of one batch; without `balanced` only the primary distribution is trained."""
         target = smooth(target, self.options.smoothing)
@@ -105,16 +111,20 @@ class GrefelLoss:
         anchor = anchor_loss(anchors, self.options.margin)
         centre = centre_loss(output.distances, labels, output.embedding.shape[-1])
         total = (
-            self.options.classification * classification + self.options.anchor * anchor + self.options.centre * centre
+            self.options.classification * classification
+            + self.options.anchor * anchor
+            + self.options.centre * centre
         )
         return LossTerms(total, classification, anchor, centre)
 
 
-def place_anchors(embeddings: torch.Tensor, labels: torch.Tensor, anchors: torch.Tensor, seed: int) -> torch.Tensor:
+def place_anchors(
+    embeddings: torch.Tensor, labels: torch.Tensor, anchors: torch.Tensor, seed: int
+) -> torch.Tensor:
     """Return anchors (N, K, D): farthest-point samples of each class's own embeddings.
 
-    The first is the embedding nearest the class mean, each next one the farthest from those chosen. A class with
-    fewer than K distinct embeddings is filled up with its mean plus noise at the embeddings' scale.
+    The first is the embedding nearest the class mean, each next one the farthest from those chosen. A class
+    with fewer than K distinct embeddings is filled up with its mean plus noise at the embeddings' scale.
 
     Args:
         embeddings: (M, D) of training faces. labels: (M,). anchors: (N, K, D), for the shape.

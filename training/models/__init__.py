@@ -1,6 +1,16 @@
 """The network definitions: the only place in the project that defines a trainable network."""
 
+from __future__ import annotations
+
 from training.models.balancing import HeadOutput
 from training.models.network import DEFAULTS, ENCODERS, ExpressionNetwork, NetworkSpec, build, build_from_spec
 
-__all__ = ["DEFAULTS", "ENCODERS", "ExpressionNetwork", "HeadOutput", "NetworkSpec", "build", "build_from_spec"]
+__all__ = [
+    "DEFAULTS",
+    "ENCODERS",
+    "ExpressionNetwork",
+    "HeadOutput",
+    "NetworkSpec",
+    "build",
+    "build_from_spec",
+]

@@ -1,7 +1,7 @@
 """The reliability-balancing head: primary distribution, anchors, attentive correction and their mixture.
 
-Formulas: GReFEL Eq. 9-19 with the readings of this project: entropies divided by log N, one joint softmax over
-all anchors, per-sample attentive correction, guarded square roots and divisions.
+Formulas: GReFEL Eq. 9-19 with the readings of this project: entropies divided by log N, one joint softmax
+over all anchors, per-sample attentive correction, guarded square roots and divisions.
 """
 
 from __future__ import annotations
@@ -67,9 +67,9 @@ class AnchorCorrection(nn.Module):
 class AttentiveCorrection(nn.Module):
     """t_a: self-attention over the one token e of a sample, softmax over N * m, summed over m (Eq. 16-17).
 
-    A softmax over a single key is exactly 1, so per-sample attention is a linear map of e and its query and key
-    projections never receive a gradient: only the value projection exists. Attending over the batch, as the
-    released code does, would make a face's answer depend on its neighbours.
+    A softmax over a single key is exactly 1, so per-sample attention is a linear map of e and its query and
+    key projections never receive a gradient: only the value projection exists. Attending over the batch, as
+    the released code does, would make a face's answer depend on its neighbours.
     """
 
     def __init__(self, dim: int, classes: int, slots: int) -> None:

@@ -30,7 +30,9 @@ class Checkpoint:
     sha256: str
 
 
-def save_checkpoint(path: Path, network: ExpressionNetwork, crop: CropSpec, info: Mapping[str, object]) -> None:
+def save_checkpoint(
+    path: Path, network: ExpressionNetwork, crop: CropSpec, info: Mapping[str, object]
+) -> None:
     """Write weights, spec, crop protocol and `info` (recipe, figures) to one file, atomically."""
     header = {
         "format": FORMAT,
@@ -72,8 +74,9 @@ def load_checkpoint(path: Path) -> Checkpoint:
         network = build_from_spec(NetworkSpec.from_json(json.loads(header["network"])))
         crop = CropSpec.from_json(json.loads(header["crop"]))
         info = json.loads(header["info"])
-    except (KeyError, ValueError, TypeError) as error:
-        raise CheckpointError(f"{path}: the checkpoint's header does not describe a network: {error}") from error
+    except (KeyError, ValueError, TypeError, RuntimeError) as error:  # torch refuses a size with RuntimeError
+        reason = " ".join(str(error).split())
+        raise CheckpointError(f"{path}: the header does not describe a network: {reason}") from error
     fill(network, tensors, path)
     return Checkpoint(network.eval(), crop, info, hashlib.sha256(path.read_bytes()).hexdigest())
 
@@ -102,7 +105,7 @@ def fill(network: ExpressionNetwork, tensors: Mapping[str, torch.Tensor], path: 
         name = wrong[0]
         raise CheckpointError(
             f"{path}: {len(wrong)} tensors do not fit {network.spec.model}, first {name}: "
-            f"expected {expected.get(name, 'none')}, got {got.get(name, 'none')}; is this another network's checkpoint?"
+            f"expected {expected.get(name, 'none')}, got {got.get(name, 'none')}; "
+            "is this another network's checkpoint?"
         )
-    network.load_state_dict({name: tensor.to(torch.float32) if tensor.is_floating_point() else tensor
-                             for name, tensor in tensors.items()})
+    network.load_state_dict(tensors)

@@ -25,7 +25,7 @@ class DropPath(nn.Module):
 
 
 def relative_position_index(window: int) -> torch.Tensor:
-    """Return the (M, M) index (dy + w - 1)(2w - 1) + (dx + w - 1), dy, dx = query minus key position, M = w^2."""
+    """Return (M, M) indices (dy + w - 1)(2w - 1) + dx + w - 1; dy, dx = query minus key position, M = w^2."""
     axis = torch.arange(window)
     y, x = (grid.flatten() for grid in torch.meshgrid(axis, axis, indexing="ij"))
     dy = y[:, None] - y[None, :] + window - 1

@@ -18,7 +18,8 @@ class ConvNorm(nn.Sequential):
 
     def __init__(self, channels_in: int, channels: int, kernel: int = 3, stride: int = 1) -> None:
         super().__init__(
-            nn.Conv2d(channels_in, channels, kernel, stride, kernel // 2, bias=False), nn.BatchNorm2d(channels)
+            nn.Conv2d(channels_in, channels, kernel, stride, kernel // 2, bias=False),
+            nn.BatchNorm2d(channels),
         )
 
 

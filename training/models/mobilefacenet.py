@@ -1,6 +1,6 @@
 """The landmark branch: MobileFaceNet up to its last 1x1 convolution, with the three taps GReFEL reads.
 
-The global depthwise layer and the 136 landmark outputs behind tap 3 are discarded by GReFEL and are not built.
+The global depthwise layer and the 136 landmark outputs behind tap 3 are discarded by GReFEL and not built.
 """
 
 from __future__ import annotations
@@ -13,7 +13,14 @@ class ConvBlock(nn.Sequential):
     """Convolution without bias, BatchNorm, PReLU (left out in a "linear" block)."""
 
     def __init__(
-        self, channels_in: int, channels: int, kernel: int, *, stride: int = 1, groups: int = 1, linear: bool = False
+        self,
+        channels_in: int,
+        channels: int,
+        kernel: int,
+        *,
+        stride: int = 1,
+        groups: int = 1,
+        linear: bool = False,
     ) -> None:
         layers: list[nn.Module] = [
             nn.Conv2d(channels_in, channels, kernel, stride, (kernel - 1) // 2, groups=groups, bias=False),
@@ -27,7 +34,9 @@ class ConvBlock(nn.Sequential):
 class Bottleneck(nn.Module):
     """1x1 expansion, depthwise 3x3, linear 1x1 projection; the residual sum has no activation."""
 
-    def __init__(self, channels_in: int, channels: int, groups: int, *, stride: int = 1, residual: bool = False) -> None:
+    def __init__(
+        self, channels_in: int, channels: int, groups: int, *, stride: int = 1, residual: bool = False
+    ) -> None:
         super().__init__()
         self.expand = ConvBlock(channels_in, groups, 1)
         self.depthwise = ConvBlock(groups, groups, 3, stride=stride, groups=groups)

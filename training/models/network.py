@@ -21,8 +21,8 @@ HALF = (0.5, 0.5, 0.5)
 class NetworkSpec:
     """Everything needed to rebuild a network around its weights.
 
-    `mean` and `std` normalise pixels scaled to 0..1, RGB. `anchors` is K per class, `delta` the temperature of the
-    anchor similarity (Eq. 14), `slots` the m of the attentive correction.
+    `mean` and `std` normalise pixels scaled to 0..1, RGB. `anchors` is K per class, `delta` the temperature
+    of the anchor similarity (Eq. 14), `slots` the m of the attentive correction.
     """
 
     model: str
@@ -42,12 +42,14 @@ class NetworkSpec:
         return asdict(self)
 
     @classmethod
-    def from_json(cls, value: dict[str, object]) -> NetworkSpec:
+    def from_json(cls, value: object) -> NetworkSpec:
         """Rebuild a spec written by `to_json`.
 
         Raises:
-            ValueError: a key is missing or unknown.
+            ValueError: not an object, or a key is missing or unknown.
         """
+        if not isinstance(value, dict):
+            raise ValueError(f"expected the object of a network spec, got {type(value).__name__}")
         try:
             return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in value.items()})  # type: ignore[arg-type]
         except TypeError as error:
@@ -117,7 +119,12 @@ def build_from_spec(spec: NetworkSpec) -> ExpressionNetwork:
 
 
 def build(
-    name: str, *, classes: int | None = None, input_size: int | None = None, head: str = "balanced", resize_mode: str = "nearest"
+    name: str,
+    *,
+    classes: int | None = None,
+    input_size: int | None = None,
+    head: str = "balanced",
+    resize_mode: str = "nearest",
 ) -> ExpressionNetwork:
     """Build a network by name; `classes` takes the first so many of the project's labels (7 drops contempt).
 
