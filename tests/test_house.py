@@ -167,7 +167,8 @@ def unsafe_loads(tree: ast.AST) -> Iterator[str]:
 
 
 def test_nothing_is_unpickled() -> None:
-    for path in sources(*STAGES, "tests"):
+    # Not in tests: one writes a pickle, to see it refused.
+    for path in sources(*STAGES):
         tree = parse(path)
         names = {name.split(".")[0] for name in imported(ast.walk(tree))}
         assert not names & PICKLERS, relative(path)
@@ -223,7 +224,7 @@ def test_a_stage_without_its_packages_says_which_extra_installs_them(
     assert done.returncode == 1
     assert done.stdout == ""
     assert len(done.stderr.strip().splitlines()) == 1
-    assert "Traceback" not in done.stderr
+    assert "internal error" not in done.stderr
     assert extra in done.stderr and "pip install" in done.stderr
 
 

@@ -127,6 +127,19 @@ def measure_predict(recognizer: Recognizer, runs: int) -> list[Row]:
     ]
 
 
+def measure_beside(recognizer: Recognizer, other: Path, threads: int | None, runs: int) -> list[Row]:
+    """Time `predict` of another bundle and of the embedded one in turn, on the same crop."""
+    from edge_fer import Recognizer
+    from edge_fer.images import read_image
+
+    beside = Recognizer.load(other, threads=threads)
+    crop = recognizer.analyze(read_image(PHOTO)).faces[0].crop
+    ours_ms, theirs_ms = time_in_turn(lambda: recognizer.predict(crop), lambda: beside.predict(crop), runs)
+    names = [f"{each.spec.model} {each.spec.precision}" for each in (recognizer, beside)]
+    what = f"`predict`, {names[1]} and {names[0]} in turn"
+    return [Row(what, f"{theirs_ms:.3f} ms, {ours_ms:.3f} ms: x{theirs_ms / ours_ms:.2f}", "")]
+
+
 def processor() -> str:
     """Return the processor's name, from the kernel where it tells."""
     cpuinfo = Path("/proc/cpuinfo")
@@ -163,12 +176,16 @@ def main() -> None:
     parser.add_argument(
         "--threads", type=int, help="threads of the engine for predict; default: its own choice"
     )
+    parser.add_argument("--beside", type=Path, help="another bundle, timed in turn with the embedded one")
     options = parser.parse_args()
     rows = [*measure_import(options.runs), *measure_photo(options.runs)]
 
     from edge_fer import Recognizer
 
-    rows += measure_predict(Recognizer.load(threads=options.threads), options.runs * 20)
+    recognizer = Recognizer.load(threads=options.threads)
+    rows += measure_predict(recognizer, options.runs * 20)
+    if options.beside:
+        rows += measure_beside(recognizer, options.beside, options.threads, options.runs * 20)
     print_report(rows, options.threads, options.runs)
 
 
