@@ -1,4 +1,4 @@
-"""Where a report was made: system, CPU class and features, threads, versions. No host name, no serial, no kernel build."""
+"""Where a report was made: system, CPU class and features, threads, versions. Nothing that names the machine."""
 
 from __future__ import annotations
 
