@@ -1,4 +1,4 @@
-"""Where a report was made: system, CPU class and features, threads, versions. Nothing that names the machine."""
+"""Where a report was made: system, CPU class and features, threads, versions; nothing that names a host."""
 
 from __future__ import annotations
 

@@ -9,9 +9,13 @@ import pytest
 
 from edge_fer.errors import RecipeError
 from edge_fer.preprocess import FERPLUS_TEMPLATE
+from training.loop import build_network
+from training.models.checkpoint import load_checkpoint
 from training.recipe import load_recipe
 
-SHIPPED = sorted((Path(__file__).resolve().parents[2] / "training" / "recipes").glob("*.toml"))
+RECIPES = Path(__file__).resolve().parents[2] / "training" / "recipes"
+WEIGHTS = RECIPES.with_name("weights")
+SHIPPED = sorted(RECIPES.glob("*.toml"))
 MINIMAL = """
 name = "small"
 
@@ -52,6 +56,17 @@ def test_every_shipped_recipe_loads(path: Path) -> None:
     recipe = load_recipe(path)
     assert recipe.name == path.stem
     assert json.loads(json.dumps(recipe.to_json())) == recipe.to_json()
+
+
+@pytest.mark.parametrize("path", sorted(WEIGHTS.glob("*.safetensors")), ids=lambda path: path.stem)
+def test_every_shipped_weight_has_its_recipe(path: Path) -> None:
+    checkpoint = load_checkpoint(path)
+    recipe = load_recipe(RECIPES / f"{path.stem}.toml")
+    assert checkpoint.info["recipe"] == recipe.to_json()
+    assert checkpoint.network.spec == build_network(recipe).spec
+    assert checkpoint.crop.margin == recipe.crop.margin
+    assert checkpoint.crop.template == recipe.crop.template()
+    assert all(bool(tensor.isfinite().all()) for tensor in checkpoint.network.state_dict().values())
 
 
 def test_defaults_fill_a_minimal_recipe(recipe_file: Path) -> None:

@@ -47,6 +47,8 @@ checkpoint_every = 2
 [method]
 anchor = 0.1
 centre = 0.1
+[weights]
+licence = "Apache-2.0"
 """
 
 
@@ -163,6 +165,7 @@ def test_a_run_writes_what_it_promises(uninterrupted: Callable[[str], Path]) -> 
     assert load_checkpoint(output / "best.safetensors").info["epoch"] == best
     checkpoint = load_checkpoint(output / "last.safetensors")
     assert checkpoint.info["epoch"] == 2
+    assert checkpoint.info["weights"] == {"licence": "Apache-2.0", "training_data": "not stated"}
     assert checkpoint.crop == CropSpec(size=32, margin=0.0)
     assert checkpoint.network.spec.labels == ("neutral", "happiness", "surprise")
 
