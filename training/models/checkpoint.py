@@ -18,6 +18,8 @@ from edge_fer.preprocess import CropSpec
 from training.models.network import ExpressionNetwork, NetworkSpec, build_from_spec
 
 FORMAT = "edge-fer-checkpoint-1"
+# One key: safetensors writes several in random order, and equal checkpoints would have different hashes.
+HEADER = "edge-fer"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,14 +36,9 @@ def save_checkpoint(
     path: Path, network: ExpressionNetwork, crop: CropSpec, info: Mapping[str, object]
 ) -> None:
     """Write weights, spec, crop protocol and `info` (recipe, figures) to one file, atomically."""
-    header = {
-        "format": FORMAT,
-        "network": json.dumps(network.spec.to_json()),
-        "crop": json.dumps(crop.to_json()),
-        "info": json.dumps(info, sort_keys=True),
-    }
+    header = {"format": FORMAT, "network": network.spec.to_json(), "crop": crop.to_json(), "info": info}
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
-    replace_file(path, save(tensors, metadata=header))
+    replace_file(path, save(tensors, metadata={HEADER: json.dumps(header, sort_keys=True)}))
 
 
 def replace_file(path: Path, content: bytes) -> None:
@@ -64,16 +61,23 @@ def load_checkpoint(path: Path) -> Checkpoint:
     Raises:
         CheckpointError: missing, damaged, foreign, or its tensors do not fit the network it names.
     """
-    tensors, header = read_safetensors(path)
-    if header.get("format") != FORMAT:
+    tensors, metadata = read_safetensors(path)
+    try:
+        header = json.loads(metadata.get(HEADER, "{}"))
+    except ValueError as error:
+        raise CheckpointError(f"{path}: the header is not JSON: {error}") from error
+    found = header.get("format") if isinstance(header, dict) else None
+    if found != FORMAT:
         raise CheckpointError(
-            f"{path}: expected a checkpoint of format {FORMAT}, got {header.get('format')!r}; "
+            f"{path}: expected a checkpoint of format {FORMAT}, got {found!r}; "
             "give a file written by `python cli.py train`"
         )
     try:
-        network = build_from_spec(NetworkSpec.from_json(json.loads(header["network"])))
-        crop = CropSpec.from_json(json.loads(header["crop"]))
-        info = json.loads(header["info"])
+        network = build_from_spec(NetworkSpec.from_json(header["network"]))
+        crop = CropSpec.from_json(header["crop"])
+        info = header["info"]
+        if not isinstance(info, dict):
+            raise ValueError(f"expected an object as info, got {type(info).__name__}")
     except (KeyError, ValueError, TypeError, RuntimeError) as error:  # torch refuses a size with RuntimeError
         reason = " ".join(str(error).split())
         raise CheckpointError(f"{path}: the header does not describe a network: {reason}") from error

@@ -22,7 +22,8 @@ class NetworkSpec:
     """Everything needed to rebuild a network around its weights.
 
     `mean` and `std` normalise pixels scaled to 0..1, RGB. `anchors` is K per class, `delta` the temperature
-    of the anchor similarity (Eq. 14), `slots` the m of the attentive correction.
+    of the anchor similarity (Eq. 14), `slots` the m of the attentive correction. `project_query` adds the
+    query projection that Eq. 1 prints and neither code has.
     """
 
     model: str
@@ -36,6 +37,7 @@ class NetworkSpec:
     slots: int = 5
     dropout: float = 0.5
     resize_mode: str = "nearest"
+    project_query: bool = False
 
     def to_json(self) -> dict[str, object]:
         """Return the spec as plain JSON values."""
@@ -58,7 +60,9 @@ class NetworkSpec:
 
 def grefel_encoder(spec: NetworkSpec) -> nn.Module:
     """Build the published GReFEL encoder."""
-    return GrefelEncoder(input_size=spec.input_size, resize_mode=spec.resize_mode)
+    return GrefelEncoder(
+        input_size=spec.input_size, resize_mode=spec.resize_mode, project_query=spec.project_query
+    )
 
 
 def grefel_lite_encoder(spec: NetworkSpec) -> nn.Module:
