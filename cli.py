@@ -9,6 +9,7 @@ from __future__ import annotations
 import typer
 
 import calibrate.commands
+import edge_fer.cli_errors
 import edge_fer.commands
 import export.commands
 import training.commands
@@ -28,7 +29,7 @@ for module in (training.commands, calibrate.commands, export.commands, edge_fer.
 
 def main() -> None:
     """Run the command that the arguments name."""
-    app()
+    edge_fer.cli_errors.run_app(app)
 
 
 if __name__ == "__main__":

@@ -103,15 +103,12 @@ class Bundle:
                 raise BundleError(f"{path}: {error}: upgrade edge-fer") from error
             except ValueError as error:
                 raise BundleError(f"{path}: {SPEC_FILE}: {error}; copy or export the bundle again") from error
-            contents = _read_members(path, archive, spec, members)
+            contents = {SPEC_FILE: data, **_read_members(path, archive, spec, members)}
         return cls(path, spec, hashlib.sha256(data).hexdigest(), members, contents)
 
     def to_json(self) -> dict[str, object]:
-        """Return the content of bundle.json, but for its own checksum."""
-        members = {
-            name: {"sha256": member.sha256, "size": member.size} for name, member in self.members.items()
-        }
-        return {"format": FORMAT, **self.spec.to_json(), "members": members}
+        """Return the content of bundle.json."""
+        return parse_object(self._contents[SPEC_FILE], SPEC_FILE)
 
     @property
     def graph(self) -> bytes:

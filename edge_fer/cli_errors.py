@@ -19,6 +19,7 @@ from edge_fer.errors import EdgeFerError
 
 INTERRUPTED = 130  # 128 + SIGINT, as a shell reports it
 _FAILED = 1
+_USAGE = 2
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -36,7 +37,8 @@ def guarded(command: Callable[_P, _R]) -> Callable[_P, _R]:
             warnings.showwarning = _show_warning
             try:
                 result = command(*args, **kwargs)
-                sys.stdout.flush()  # a full disk shows here, not after the exit code is decided
+                if sys.stdout is not None:  # closed by the caller
+                    sys.stdout.flush()  # a full disk shows here, not after the exit code is decided
             except (typer.Exit, typer.Abort, typer.BadParameter):
                 raise
             except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 (this is the command line's edge)
@@ -48,6 +50,24 @@ def guarded(command: Callable[_P, _R]) -> Callable[_P, _R]:
         return result
 
     return run
+
+
+def run_app(app: typer.Typer) -> None:
+    """Run an application as a process: what its parser refuses becomes one line, too, and Ctrl-C is told."""
+    try:
+        code = app(standalone_mode=False)
+    except (typer.Abort, KeyboardInterrupt):
+        _say("", "interrupted")
+        code = INTERRUPTED
+    except Exception as error:
+        if not hasattr(error, "format_message"):
+            raise
+        if type(error).__name__ == "NoArgsIsHelpError":  # its message is the whole help
+            error.show()  # type: ignore[attr-defined]
+        else:
+            _say("error: ", f"{error.format_message()} See --help.")
+        code = _USAGE
+    raise SystemExit(code)
 
 
 def explain(error: BaseException) -> tuple[int, str]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import edge_fer
-from edge_fer.cli_errors import guarded, notice
+from edge_fer.cli_errors import guarded, notice, run_app
 from edge_fer.errors import BundleError, UsageError
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback o
 
 def main() -> None:
     """Run the device commands: the entry of the console script."""
-    app()
+    run_app(app)
 
 
 def _show_version(asked: bool) -> None:
@@ -100,6 +100,8 @@ def infer(
     from edge_fer.inference import InferOptions, infer_sources, list_sources
     from edge_fer.recognizer import Recognizer
 
+    if not all(source.strip() for source in sources):
+        raise UsageError("an empty SOURCE: expected a picture, a folder or a glob")
     if no_detect and detector:
         raise UsageError("--no-detect and --detector exclude each other: leave one out")
     options = InferOptions(json=as_json, csv=csv, output=output, detector=detector, detect=not no_detect)

@@ -65,6 +65,8 @@ def read_data(data: str) -> FaceSet:
     Raises:
         InputError: missing, empty or malformed; the text names the file and line.
     """
+    if not data.strip():
+        raise InputError("empty DATA: expected a folder per class, ferplus:DIR, a .csv or a manifest .json")
     if data.startswith(_FERPLUS_PREFIX):
         return _read_ferplus(data[len(_FERPLUS_PREFIX) :])
     path = Path(data)

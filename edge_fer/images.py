@@ -19,6 +19,7 @@ from edge_fer.errors import InputError
 MAX_PIXELS = 100_000_000
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 _WRITTEN = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".webp": "WEBP", ".bmp": "BMP"}
+_STREAMS = ("camera:", "rtsp://", "http://", "https://", "gst:")
 _ORIENTATION_TAG = 0x0112
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -85,7 +86,7 @@ def decode_image(data: bytes, name: str) -> NDArray[np.uint8]:
             warnings.simplefilter("ignore")
             return _decoded(data, name)
     except Image.DecompressionBombError:
-        raise _too_large(name, "far too many") from None
+        raise _too_large(name, "more than twice as many") from None
     except UnidentifiedImageError:
         raise InputError(
             f"{name}: expected a JPEG, PNG, WebP, GIF, BMP or TIFF, got something else"
@@ -102,6 +103,10 @@ def list_images(source: str) -> list[Path]:
     Raises:
         InputError: nothing there, or no picture in it.
     """
+    if source == "-" or source.startswith(_STREAMS):
+        raise InputError(
+            f"{source}: streams and cameras are not built yet; give picture files, folders or globs"
+        )
     path = Path(source)
     if path.is_dir():
         return folder_images(path)

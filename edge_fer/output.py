@@ -41,7 +41,13 @@ def analysis_record(source: str, analysis: Analysis) -> dict[str, object]:
 
 
 def print_json(record: Mapping[str, object]) -> None:
-    """Print a record as one line on standard output, at once."""
+    """Print a record as one line on standard output, at once.
+
+    Raises:
+        InputError: standard output is closed.
+    """
+    if sys.stdout is None:
+        raise InputError("standard output is closed, expected a place for JSON lines: redirect it to a file")
     sys.stdout.write(json.dumps(record, allow_nan=False) + "\n")
     sys.stdout.flush()
 
@@ -92,12 +98,12 @@ def open_csv(path: Path | None, labels: Sequence[str], sources: Sequence[Path] =
     if path is None:
         yield _NoWriter()
         return
+    path = replaceable(path)
     if path.exists() and _identity(path) in {_identity(source) for source in sources}:
         raise InputError(f"{path} is a source and would be overwritten: name another file")
-    if path.exists() and not path.is_file():
-        raise InputError(f"{path} is not a file that could be replaced: name a .csv file")
     temporary = temporary_name(path)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         # A file name may hold bytes that are no UTF-8: they go out as they came in.
         stream = temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape")
     except OSError as error:
@@ -116,6 +122,7 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         InputError: the place cannot be written to.
     """
+    path = replaceable(path)
     temporary = temporary_name(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -126,6 +133,21 @@ def write_text(path: Path, text: str) -> None:
             temporary.unlink(missing_ok=True)
     except OSError as error:
         raise InputError(f"{path} cannot be written: {error.strerror}; name another place") from error
+
+
+def replaceable(path: Path) -> Path:
+    """Return the file that a path means, through links: a rename would replace the link and not the file.
+
+    Raises:
+        InputError: a folder, a device or a pipe is there.
+    """
+    try:
+        target = path.resolve()
+    except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle, before Python 3.13
+        raise InputError(f"{path} cannot be written: {error}; name another place") from error
+    if target.exists() and not target.is_file():
+        raise InputError(f"{path} is not a file that could be replaced: name another")
+    return target
 
 
 def temporary_name(path: Path) -> Path:

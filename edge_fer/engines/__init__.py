@@ -11,6 +11,7 @@ from edge_fer.errors import EngineError
 
 __all__ = ["Engine", "EngineOptions", "Outputs", "load_engine"]
 
+MAX_THREADS = 64  # engines start every thread they are told to; thousands would take the machine down
 _ENGINES = {"onnxruntime": "edge_fer.engines.onnxruntime:OnnxRuntimeEngine"}
 _TARGETS = {"onnxruntime": ("onnx",)}
 
@@ -32,8 +33,8 @@ def load_engine(bundle: Bundle, options: EngineOptions | None = None) -> Engine:
             f"{bundle.path} was exported for {bundle.spec.target}, which the engine {name} cannot run: "
             f"export it with --target {_TARGETS[name][0]}"
         )
-    if options.threads is not None and options.threads < 1:
-        raise EngineError(f"expected at least 1 thread, got {options.threads}")
+    if options.threads is not None and not 1 <= options.threads <= MAX_THREADS:
+        raise EngineError(f"expected 1 to {MAX_THREADS} threads, got {options.threads}")
     module, _, attribute = _ENGINES[name].partition(":")
     engine_class = cast(EngineClass, getattr(importlib.import_module(module), attribute))
     return engine_class.load(bundle, options)

@@ -24,7 +24,9 @@ from tests.conftest import error_lines, json_lines, pattern, run_command
 
 ROOT = Path(__file__).parents[2]
 ASTRONAUT = ROOT / "examples" / "astronaut.jpg"
-COMMAND = [sys.executable, "-c", "from edge_fer.commands import main; main()"]
+# A suite that runs in the background of a shell inherits an ignored SIGINT.
+LISTEN = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+COMMAND = [sys.executable, "-c", f"{LISTEN}from edge_fer.commands import main; main()"]
 
 
 def infer(bundle: Path, *arguments: object) -> Result:

@@ -100,7 +100,7 @@ def test_a_bundle_for_another_target_is_refused(tiny_bundle: Path) -> None:
 
 
 def test_no_threads_are_refused(tiny_bundle: Path) -> None:
-    with pytest.raises(EngineError, match="expected at least 1 thread, got 0"):
+    with pytest.raises(EngineError, match="expected 1 to 64 threads, got 0"):
         load_engine(Bundle.load(tiny_bundle), EngineOptions(threads=0))
 
 
