@@ -1,4 +1,4 @@
-"""The targets: each turns a network into its own format, float or int8; only the one asked for is imported."""
+"""The targets: each turns a network into its own format, float or int8; only one is imported."""
 
 from __future__ import annotations
 
