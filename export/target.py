@@ -62,7 +62,7 @@ class Converted(Protocol):
         ...
 
 
-TARGETS = {"onnx": "export.onnx:OnnxGraphs"}
+TARGETS = {"onnx": "export.onnx:OnnxGraphs", "tflite": "export.tflite:TfliteGraphs"}
 
 
 def load_target(name: str) -> type[Converted]:
