@@ -5,20 +5,18 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
 
 import edge_fer
 from calibrate.manifest import SAMPLES, CalibrationSet, choose_faces, is_manifest, whole_manifest
-from calibrate.onnx import count_float, count_quantised, quantise
-from edge_fer.bundle import CERTIFICATE_FILE, GOLDEN_FILE, REFERENCE_FILE, write_bundle
-from edge_fer.engines.base import EngineOptions
-from edge_fer.engines.onnxruntime import OnnxRuntimeEngine
+from edge_fer.bundle import CERTIFICATE_FILE, GOLDEN_FILE, REFERENCE_FILE, Bundle, write_bundle
+from edge_fer.engines import Engine, load_engine
 from edge_fer.errors import CalibrationError, UsageError
 from edge_fer.faces import FaceSet, face_hash, load_crops, read_data
 from edge_fer.parity.report import Gate, Report, fp32_gate, run_parity
@@ -26,12 +24,10 @@ from edge_fer.samples import Golden, Reference
 from edge_fer.spec import OUTPUTS, ModelSpec
 from edge_fer.tables import progress
 from export.golden import make_golden, parity_samples, synthetic_samples
-from export.onnx import count_operators, drop_outputs, encoder_nodes, export_onnx
 from export.place import check_place
 from export.reference import TorchAnswers, make_reference
 from export.source import Source, read_source
-
-PACKAGES = ("torch", "onnx", "onnxruntime", "numpy")
+from export.target import TARGETS, Converted, Graph, load_target
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,16 +55,6 @@ class ParitySet:
 
 
 @dataclass(frozen=True, slots=True)
-class Graph:
-    """A graph to ship: its bytes, what was quantised in it, and on which faces."""
-
-    content: bytes
-    quantised_ops: Mapping[str, int]
-    float_ops: Mapping[str, int]
-    calibration: CalibrationSet | None
-
-
-@dataclass(frozen=True, slots=True)
 class Exported:
     """A certified but not yet written bundle, where it goes, and what its user should know."""
 
@@ -85,10 +71,8 @@ def check_options(options: ExportOptions) -> None:
     Raises:
         UsageError: a target or precision this version does not have, or int8 without calibration data.
     """
-    if options.target != "onnx":
-        raise UsageError(
-            f"--target {options.target}: this version exports onnx; other targets are not built yet"
-        )
+    if options.target not in TARGETS:
+        raise UsageError(f"--target {options.target}: this version exports {', '.join(TARGETS)}")
     if options.precision not in ("fp32", "int8"):
         raise UsageError(f"--precision {options.precision}: this version exports fp32 and int8")
     if options.precision == "int8" and options.calibration_data is None:
@@ -112,14 +96,14 @@ def certify(options: ExportOptions) -> Exported:
     # Chosen before anything long runs: most of what is wrong with data shows here.
     calibration = choose_calibration(options, source, parity) if options.precision == "int8" else None
     golden = load_golden(options, source, parity)
-    model = export_onnx(source.network)
-    plain = drop_outputs(model, ["embedding"])
-    exact = measure_fp32(plain, golden, parity)
-    graph = (
-        float_graph(plain) if calibration is None else int8_graph(plain, encoder_nodes(model), calibration)
-    )
-    spec = make_spec(options, source, graph)
-    members = {spec.graph_files[0]: graph.content, GOLDEN_FILE: golden.to_bytes()}
+    converted = load_target(options.target)(source.network)
+    graph = converted.float_graph()
+    spec = make_spec(options, source, converted, graph)
+    exact = measure_fp32(replace(spec, precision="fp32"), graph, golden, parity)
+    if calibration is not None:
+        graph = int8_graph(converted, calibration)
+        spec = make_spec(options, source, converted, graph, calibration)
+    members = {**graph.members, GOLDEN_FILE: golden.to_bytes()}
     if parity is not None:
         members[REFERENCE_FILE] = parity.reference.to_bytes()
     report = measure(spec, members, parity, exact)
@@ -164,31 +148,24 @@ def load_golden(options: ExportOptions, source: Source, parity: ParitySet | None
     return make_golden(samples, source.crop, TorchAnswers(source.network))
 
 
-def measure_fp32(model: onnx.ModelProto, golden: Golden, parity: ParitySet | None) -> Gate:
-    """Compare the float graph with PyTorch on the golden samples and every parity face."""
-    engine = OnnxRuntimeEngine.from_bytes(model.SerializeToString(), EngineOptions())
-    expected = [golden.probabilities]
-    got = [engine.run(golden.crops).probabilities]
-    if parity is not None:
-        expected.append(parity.reference.probabilities)
-        with progress("float graph against PyTorch", len(parity.crops)) as show:
-            for start in range(0, len(parity.crops), 64):
-                got.append(engine.run(parity.crops[start : start + 64]).probabilities)
-                show(start + 64)
-    return fp32_gate(np.concatenate(expected), np.concatenate(got))
+def measure_fp32(spec: ModelSpec, graph: Graph, golden: Golden, parity: ParitySet | None) -> Gate:
+    """Compare the float graph on its own engine with PyTorch: golden samples and every parity face."""
+    with loaded(spec, graph.members) as (_, engine):
+        expected = [golden.probabilities]
+        got = [engine.run(golden.crops).probabilities]
+        if parity is not None:
+            expected.append(parity.reference.probabilities)
+            with progress("float graph against PyTorch", len(parity.crops)) as show:
+                for start in range(0, len(parity.crops), 64):
+                    got.append(engine.run(parity.crops[start : start + 64]).probabilities)
+                    show(start + 64)
+        return fp32_gate(np.concatenate(expected), np.concatenate(got))
 
 
-def float_graph(model: onnx.ModelProto) -> Graph:
-    """Ship the float graph as it is."""
-    return Graph(model.SerializeToString(deterministic=True), {}, count_operators(model), None)
-
-
-def int8_graph(model: onnx.ModelProto, encoder: list[str], calibration: CalibrationSet) -> Graph:
-    """Quantise the encoder; `calibrate.onnx.quantise` raises when nothing was quantised."""
+def int8_graph(converted: Converted, calibration: CalibrationSet) -> Graph:
+    """Quantise the encoder; every target raises when nothing was quantised."""
     with progress("calibrating", len(calibration.crops)) as show:
-        quantised = quantise(model, encoder, calibration.crops, progress=show)
-    content = quantised.SerializeToString(deterministic=True)
-    return Graph(content, count_quantised(quantised), count_float(quantised), calibration)
+        return converted.int8_graph(calibration.crops, show)
 
 
 def choose_calibration(options: ExportOptions, source: Source, parity: ParitySet | None) -> CalibrationSet:
@@ -227,20 +204,26 @@ def choose_calibration(options: ExportOptions, source: Source, parity: ParitySet
         )
 
 
-def make_spec(options: ExportOptions, source: Source, graph: Graph) -> ModelSpec:
+def make_spec(
+    options: ExportOptions,
+    source: Source,
+    converted: Converted,
+    graph: Graph,
+    calibration: CalibrationSet | None = None,
+) -> ModelSpec:
     """Describe the bundle for the runtime."""
-    tools: dict[str, object] = {name: version(name) for name in PACKAGES}
+    tools: dict[str, object] = {name: version(name) for name in converted.packages}
     tools["edge-fer"] = edge_fer.__version__
-    manifest = None if graph.calibration is None else graph.calibration.sha256()
+    manifest = None if calibration is None else calibration.sha256()
     return ModelSpec(
         model=source.network.spec.model,
         labels=source.network.spec.labels,
         input=source.crop,
         outputs=OUTPUTS,
         target=options.target,
-        engine="onnxruntime",
+        engine=converted.engine,
         precision=options.precision,
-        quantisation="static" if options.precision == "int8" else "none",
+        quantisation=graph.quantisation,
         quantised_ops=graph.quantised_ops,
         float_ops=graph.float_ops,
         untrained=source.untrained,
@@ -250,18 +233,26 @@ def make_spec(options: ExportOptions, source: Source, graph: Graph) -> ModelSpec
     )
 
 
-def measure(spec: ModelSpec, members: Mapping[str, bytes], parity: ParitySet | None, exact: Gate) -> Report:
-    """Write the bundle to a temporary folder, load it as a device does and run every gate on it."""
+@contextmanager
+def loaded(spec: ModelSpec, members: Mapping[str, bytes]) -> Iterator[tuple[Bundle, Engine]]:
+    """Write a bundle to a temporary folder and load it as a device does."""
     with tempfile.TemporaryDirectory() as folder:
         bundle = write_bundle(Path(folder) / "candidate.fer", spec, members)
-        engine = OnnxRuntimeEngine.load(bundle, EngineOptions())
-        crops = None if parity is None else parity.crops
-        with progress("parity", 0 if crops is None else len(crops)) as show:
-            return run_parity(
-                bundle=bundle,
-                engine=engine,
-                reference=None if parity is None else parity.reference,
-                crops=crops,
-                fp32_gate=exact,
-                progress=show,
-            )
+        yield bundle, load_engine(bundle)
+
+
+def measure(spec: ModelSpec, members: Mapping[str, bytes], parity: ParitySet | None, exact: Gate) -> Report:
+    """Run every gate on the bundle as a device would load it."""
+    crops = None if parity is None else parity.crops
+    with (
+        loaded(spec, members) as (bundle, engine),
+        progress("parity", 0 if crops is None else len(crops)) as show,
+    ):
+        return run_parity(
+            bundle=bundle,
+            engine=engine,
+            reference=None if parity is None else parity.reference,
+            crops=crops,
+            fp32_gate=exact,
+            progress=show,
+        )

@@ -7,13 +7,19 @@ import io
 import logging
 import traceback
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from typing import ClassVar
 
+import numpy as np
 import onnx
 import torch
+from numpy.typing import NDArray
 
+from calibrate.onnx import count_float, count_quantised, quantise
 from edge_fer.errors import EdgeFerError
+from edge_fer.spec import GRAPH_FILES
+from export.target import Graph
 from export.wrapper import INPUT, OUTPUTS, FusedGraph
 from training.models import ExpressionNetwork
 
@@ -22,10 +28,38 @@ OPSET = 20
 IR_VERSION = 10
 _SCOPES = "pkg.torch.onnx.name_scopes"
 _NETWORK = "network."
+(FILE,) = GRAPH_FILES["onnx"]
 
 
 class ExportError(EdgeFerError):
     """The exporter could not express the network, or its graph is not what was asked for."""
+
+
+class OnnxGraphs:
+    """A network as ONNX graphs, float or int8, for ONNX Runtime."""
+
+    engine: ClassVar[str] = "onnxruntime"
+    packages: ClassVar[tuple[str, ...]] = ("torch", "onnx", "onnxruntime", "numpy")
+
+    def __init__(self, network: ExpressionNetwork) -> None:
+        model = export_onnx(network)
+        self.encoder = encoder_nodes(model)
+        self.model = drop_outputs(model, ["embedding"])
+
+    def float_graph(self) -> Graph:
+        """Return the float32 graph as it was exported."""
+        content = self.model.SerializeToString(deterministic=True)
+        return Graph({FILE: content}, "none", {}, count_operators(self.model))
+
+    def int8_graph(self, crops: NDArray[np.uint8], progress: Callable[[int], None] | None) -> Graph:
+        """Return the graph with its encoder statically quantised on `crops` (N, S, S, 3) uint8.
+
+        Raises:
+            CalibrationError: nothing was quantised.
+        """
+        quantised = quantise(self.model, self.encoder, crops, progress=progress)
+        content = quantised.SerializeToString(deterministic=True)
+        return Graph({FILE: content}, "static", count_quantised(quantised), count_float(quantised))
 
 
 def export_onnx(network: ExpressionNetwork) -> onnx.ModelProto:

@@ -24,8 +24,10 @@ MAY_IMPORT = {
     "export": ("training.models", "calibrate", "edge_fer"),
 }
 WORKSTATION_ONLY = {
+    "ai_edge_quantizer",
     "kornia",
     "lightning",
+    "litert_torch",
     "nncf",
     "onnx",
     "onnxscript",
@@ -33,7 +35,7 @@ WORKSTATION_ONLY = {
     "torch",
     "torchmetrics",
 }
-HEAVY = WORKSTATION_ONLY | {"onnxruntime", "openvino", "cv2"}
+HEAVY = WORKSTATION_ONLY | {"ai_edge_litert", "onnxruntime", "openvino", "cv2"}
 PICKLERS = {"pickle", "cPickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
 VAGUE_NAMES = {"utils.py", "helpers.py", "common.py", "main.py", "misc.py"}
 

@@ -12,8 +12,11 @@ from edge_fer.errors import EngineError
 __all__ = ["Engine", "EngineOptions", "Outputs", "load_engine"]
 
 MAX_THREADS = 64  # engines start every thread they are told to; thousands would take the machine down
-_ENGINES = {"onnxruntime": "edge_fer.engines.onnxruntime:OnnxRuntimeEngine"}
-_TARGETS = {"onnxruntime": ("onnx",)}
+_ENGINES = {
+    "onnxruntime": "edge_fer.engines.onnxruntime:OnnxRuntimeEngine",
+    "tflite": "edge_fer.engines.tflite:TfliteEngine",
+}
+_TARGETS = {"onnxruntime": ("onnx",), "tflite": ("tflite",)}
 
 
 def load_engine(bundle: Bundle, options: EngineOptions | None = None) -> Engine:

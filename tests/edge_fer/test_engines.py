@@ -86,7 +86,7 @@ def test_an_engine_tells_what_it_is(tiny_graph: bytes) -> None:
     assert engine.session.get_session_options().intra_op_num_threads == 1
 
 
-@pytest.mark.parametrize("name", ["openvino", "tflite", "tensorflow"])
+@pytest.mark.parametrize("name", ["openvino", "tensorflow"])
 def test_an_engine_of_another_version_says_so(tiny_bundle: Path, name: str) -> None:
     with pytest.raises(EngineError, match=f"the engine {name} is not available in this version"):
         load_engine(Bundle.load(tiny_bundle), EngineOptions(engine=name))

@@ -21,7 +21,6 @@ from edge_fer.preprocess import CropSpec
 torch = pytest.importorskip("torch")
 pytest.importorskip("onnxscript")
 
-from export import certify  # noqa: E402
 from export.onnx import export_onnx  # noqa: E402
 from export.source import read_source  # noqa: E402
 from training.models import ExpressionNetwork, build  # noqa: E402
@@ -62,7 +61,7 @@ def exporter() -> Exporter:
 @pytest.fixture
 def command(monkeypatch: pytest.MonkeyPatch, exporter: Exporter) -> Command:
     """Run `python cli.py ...` in this process, with exports of known weights at hand."""
-    monkeypatch.setattr(certify, "export_onnx", exporter)
+    monkeypatch.setattr("export.onnx.export_onnx", exporter)
 
     def run(*arguments: object) -> Result:
         done = CliRunner().invoke(cli.app, [str(argument) for argument in arguments])

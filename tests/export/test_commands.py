@@ -16,7 +16,7 @@ from safetensors.numpy import save_file
 
 from edge_fer.bundle import Bundle
 from edge_fer.samples import read_reference
-from export import certify
+from export import onnx as onnx_target
 from export.source import DEFAULT_CHECKPOINT
 from training.models import ExpressionNetwork
 
@@ -128,14 +128,14 @@ def test_undecided_is_written_and_strict_exits_3(
 
 
 def break_int8(monkeypatch: pytest.MonkeyPatch) -> None:
-    sound = certify.quantise
+    sound = onnx_target.quantise
 
     def broken(*arguments: object, **named: object) -> onnx.ModelProto:
         model = sound(*arguments, **named)  # type: ignore[arg-type]
         swap_classes(model)
         return model
 
-    monkeypatch.setattr(certify, "quantise", broken)
+    monkeypatch.setattr("export.onnx.quantise", broken)
 
 
 def test_a_failed_gate_leaves_the_report_and_no_bundle(
@@ -219,8 +219,8 @@ def test_three_faces_are_no_calibration(
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        (["--target", "openvino"], 2, "not built yet"),
-        (["--target", "tflite"], 2, "not built yet"),
+        (["--target", "openvino"], 2, "this version exports"),
+        (["--target", "coreml"], 2, "this version exports"),
         (["--target", "onnx", "--precision", "int4"], 2, "fp32 and int8"),
         (["--target", "onnx", "--precision", "int8"], 2, "--calibration-data"),
         (["--target", "onnx", "--golden", "mine"], 2, "parity or synthetic"),
@@ -318,7 +318,7 @@ def test_a_full_disk_leaves_nothing(
 
 
 @pytest.mark.parametrize(
-    "step", ["export.certify.measure_fp32", "export.certify.quantise", "edge_fer.bundle.os.replace"]
+    "step", ["export.certify.measure_fp32", "export.onnx.quantise", "edge_fer.bundle.os.replace"]
 )
 def test_an_interrupt_leaves_nothing(
     scratch: Path, command: Command, int8: list[object], monkeypatch: pytest.MonkeyPatch, step: str

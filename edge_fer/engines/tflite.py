@@ -1,0 +1,198 @@
+"""TensorFlow Lite as an engine: ai-edge-litert, or tflite_runtime where only that is installed."""
+
+from __future__ import annotations
+
+import importlib
+import threading
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_fer.bundle import Bundle
+from edge_fer.engines.base import EngineOptions, Outputs
+from edge_fer.errors import EngineError
+from edge_fer.native_log import without_information
+from edge_fer.spec import OUTPUTS, ModelSpec
+
+_PACKAGES = {"ai_edge_litert": "ai-edge-litert", "tflite_runtime": "tflite-runtime"}
+_PROVIDERS = ("cpu", "xnnpack")
+
+
+class TfliteEngine:
+    """A graph in a TensorFlow Lite interpreter, on the processor with XNNPACK."""
+
+    name = "tflite"
+
+    def __init__(self, interpreter: Any, package: str, threads: int | None, spec: ModelSpec | None) -> None:
+        self._interpreter = interpreter
+        self._lock = threading.Lock()  # an interpreter has one set of tensors: faces of two callers would mix
+        self._package = package
+        self._threads = threads
+        inputs, outputs = _check_contract(interpreter, spec)
+        self._image = int(inputs["image"]["index"])
+        self._outputs = {name: int(outputs[name]["index"]) for name in OUTPUTS}
+        self._size = int(inputs["image"]["shape"][1])
+        self._classes = int(outputs["probabilities"]["shape"][1])
+
+    @classmethod
+    def load(cls, bundle: Bundle, options: EngineOptions) -> TfliteEngine:
+        """Load a verified bundle's graph and compare it with the spec.
+
+        Raises:
+            EngineError: TensorFlow Lite is not installed, or the graph breaks the contract.
+        """
+        return cls.from_bytes(bundle.graph, options, bundle.spec)
+
+    @classmethod
+    def from_bytes(
+        cls, graph: bytes, options: EngineOptions | None = None, spec: ModelSpec | None = None
+    ) -> TfliteEngine:
+        """Load a graph that is in no bundle yet.
+
+        Raises:
+            EngineError: TensorFlow Lite is not installed, the options ask for more than the processor, or the
+                graph breaks the contract.
+        """
+        options = options or EngineOptions()
+        _check_place(options)
+        interpreter_class, package = _import_interpreter()
+        try:
+            with without_information():
+                interpreter = interpreter_class(model_content=graph, num_threads=options.threads)
+                interpreter.allocate_tensors()
+        except (ValueError, RuntimeError) as error:
+            raise EngineError(f"tflite does not load this graph: {_first_line(error)}") from error
+        return cls(interpreter, package, options.threads, spec)
+
+    def run(self, images: NDArray[np.uint8]) -> Outputs:
+        """Run the graph, which takes one face at a time, on every row.
+
+        Args:
+            images: (N, S, S, 3) uint8 RGB 0..255.
+
+        Raises:
+            EngineError: the images are not of that shape and type, or TensorFlow Lite failed.
+        """
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != (self._size, self._size, 3):
+            raise EngineError(
+                f"expected images uint8 (N, {self._size}, {self._size}, 3), got {images.dtype} {images.shape}"
+            )
+        count = len(images)
+        probabilities = np.empty((count, self._classes), np.float32)
+        primary = np.empty((count, self._classes), np.float32)
+        reliability = np.empty(count, np.float32)
+        targets = (
+            (self._outputs["probabilities"], probabilities),
+            (self._outputs["primary"], primary),
+            (self._outputs["reliability"], reliability),
+        )
+        interpreter = self._interpreter
+        try:
+            for row in range(count):
+                with self._lock:
+                    interpreter.set_tensor(self._image, images[row : row + 1])
+                    interpreter.invoke()
+                    for index, target in targets:
+                        target[row : row + 1] = interpreter.get_tensor(index)
+        except (ValueError, RuntimeError) as error:
+            raise EngineError(f"tflite failed on this graph: {_first_line(error)}") from error
+        return Outputs(probabilities, primary, reliability)
+
+    def describe(self) -> dict[str, object]:
+        """Return engine, version, provider and threads (None: TensorFlow Lite's own choice)."""
+        try:
+            number = version(_PACKAGES[self._package])
+        except PackageNotFoundError:  # built from source, as boards have it
+            number = "unknown"
+        return {
+            "engine": self.name,
+            "version": f"{_PACKAGES[self._package]} {number}",
+            "provider": "xnnpack",
+            "threads": self._threads,
+        }
+
+
+def _check_place(options: EngineOptions) -> None:
+    """Refuse every place but the processor: this engine knows no other."""
+    if (options.device or "cpu").lower() != "cpu":
+        raise EngineError(f"the engine tflite runs on the device cpu, got {options.device}")
+    if (options.provider or "cpu").lower() not in _PROVIDERS:
+        raise EngineError(
+            f"the engine tflite has the providers {' and '.join(_PROVIDERS)}, got {options.provider}"
+        )
+
+
+def _import_interpreter() -> tuple[Any, str]:
+    """Return the Interpreter class and the package that it comes from.
+
+    Raises:
+        EngineError: neither package imports.
+    """
+    first: ImportError | None = None
+    for package in _PACKAGES:
+        try:
+            return importlib.import_module(f"{package}.interpreter").Interpreter, package
+        except ImportError as error:
+            first = first or error
+    raise EngineError(
+        f"the engine tflite does not import ({first}): install it with `pip install 'edge-fer[tflite]'`"
+    ) from first
+
+
+def _check_contract(
+    interpreter: Any, spec: ModelSpec | None
+) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
+    """Collect every way in which the graph breaks the contract, then raise them as one line.
+
+    Returns:
+        The details of the input and of the outputs, by the names of the graph's one signature.
+    """
+    signatures = interpreter.get_signature_list()
+    if len(signatures) != 1:
+        raise EngineError(
+            f"the graph breaks the bundle's contract: {len(signatures)} signatures instead of 1; "
+            "export it again"
+        )
+    runner = interpreter.get_signature_runner(next(iter(signatures)))
+    inputs, outputs = dict(runner.get_input_details()), dict(runner.get_output_details())
+    faults: list[str] = []
+    if list(inputs) != ["image"]:
+        faults.append(f"inputs {', '.join(inputs) or 'none'} instead of image")
+    else:
+        faults += _check_image(inputs["image"], spec)
+    if set(outputs) != set(OUTPUTS):
+        faults.append(f"outputs {', '.join(sorted(outputs)) or 'none'} instead of {', '.join(OUTPUTS)}")
+    for name in sorted(set(outputs) & set(OUTPUTS)):
+        faults += _check_output(name, outputs[name], spec)
+    if faults:
+        raise EngineError(f"the graph breaks the bundle's contract: {'; '.join(faults)}; export it again")
+    return inputs, outputs
+
+
+def _check_image(details: dict[str, Any], spec: ModelSpec | None) -> list[str]:
+    faults = []
+    shape = [int(side) for side in details["shape"]]
+    if details["dtype"] is not np.uint8:
+        faults.append(f"image is {np.dtype(details['dtype'])} instead of uint8")
+    if len(shape) != 4 or shape[0] != 1 or shape[1] != shape[2] or shape[3] != 3:
+        faults.append(f"image has the shape {shape} instead of (1, S, S, 3)")
+    elif spec and shape[1] != spec.input.size:
+        faults.append(f"image is {shape[1]} pixels wide instead of {spec.input.size}")
+    return faults
+
+
+def _check_output(name: str, details: dict[str, Any], spec: ModelSpec | None) -> list[str]:
+    shape, rank = [int(side) for side in details["shape"]], 1 if name == "reliability" else 2
+    if details["dtype"] is not np.float32 or len(shape) != rank or shape[0] != 1:
+        kind = np.dtype(details["dtype"])
+        return [f"{name} is {kind} {shape} instead of float32 of {rank} axes, the first one 1"]
+    if spec and rank == 2 and shape[1] != len(spec.labels):
+        return [f"{name} has {shape[1]} columns instead of {len(spec.labels)}, one per label"]
+    return []
+
+
+def _first_line(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return text if len(text) <= 300 else text[:297] + "..."

@@ -1,0 +1,83 @@
+"""The targets: each turns a network into its own format, float or int8; only one is imported."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Protocol, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_fer.errors import MissingPackageError, UsageError
+from training.models import ExpressionNetwork
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """A graph to ship.
+
+    Attributes:
+        members: file name to bytes, the names of `edge_fer.spec.GRAPH_FILES`.
+        quantisation: none, dynamic or static.
+        quantised_ops: operation type to the count that is quantised.
+        float_ops: operation type to the count that computes in float.
+    """
+
+    members: Mapping[str, bytes]
+    quantisation: str
+    quantised_ops: Mapping[str, int]
+    float_ops: Mapping[str, int]
+
+
+class Converted(Protocol):
+    """A network in one target's format.
+
+    Attributes:
+        engine: that runs the target by default.
+        packages: whose versions go into the spec.
+    """
+
+    engine: ClassVar[str]
+    packages: ClassVar[tuple[str, ...]]
+
+    def __init__(self, network: ExpressionNetwork) -> None:
+        """Convert the fused graph of a network in eval mode."""
+
+    def float_graph(self) -> Graph:
+        """Return the float32 graph."""
+        ...
+
+    def int8_graph(self, crops: NDArray[np.uint8], progress: Callable[[int], None] | None) -> Graph:
+        """Return the graph with its encoder quantised.
+
+        Args:
+            crops: (N, S, S, 3) uint8 RGB calibration faces.
+            progress: called with the number of faces seen.
+
+        Raises:
+            CalibrationError: nothing was quantised.
+        """
+        ...
+
+
+TARGETS = {"onnx": "export.onnx:OnnxGraphs", "tflite": "export.tflite:TfliteGraphs"}
+
+
+def load_target(name: str) -> type[Converted]:
+    """Import the module of a target.
+
+    Raises:
+        UsageError: there is no such target.
+        MissingPackageError: its packages are not installed.
+    """
+    if name not in TARGETS:
+        raise UsageError(f"--target {name}: expected {' or '.join(TARGETS)}")
+    module, _, attribute = TARGETS[name].partition(":")
+    try:
+        return cast("type[Converted]", getattr(importlib.import_module(module), attribute))
+    except ImportError as error:
+        raise MissingPackageError(
+            f"--target {name} needs the package {error.name}: pip install -c constraints.txt -e '.[export]'"
+        ) from error

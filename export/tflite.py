@@ -1,0 +1,91 @@
+"""A network as a TFLite graph: one face at a time, NHWC, the contract's names in its one signature."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from calibrate.tflite import count_float, count_quantised, quantise
+from edge_fer.native_log import without_information
+from edge_fer.spec import GRAPH_FILES
+from export.onnx import ExportError, failing_module, innermost, quiet_exporter
+from export.target import Graph
+from export.wrapper import INPUT, FusedGraph
+from training.models import ExpressionNetwork
+
+with quiet_exporter(), without_information():  # it tells of kernels that do not load, which nobody asked for
+    import litert_torch
+
+(FILE,) = GRAPH_FILES["tflite"]
+# Tensors are named after classes and attributes of the modules that they come from, outermost first.
+ENCODER = r"^[^;]*Encoder_encoder(?:/|;|$)"
+
+
+class TfliteGraphs:
+    """A network as TFLite graphs, float or int8, for LiteRT (TensorFlow Lite)."""
+
+    engine: ClassVar[str] = "tflite"
+    packages: ClassVar[tuple[str, ...]] = (
+        "torch",
+        "litert-torch",
+        "ai-edge-quantizer",
+        "ai-edge-litert",
+        "numpy",
+    )
+
+    def __init__(self, network: ExpressionNetwork) -> None:
+        self.graph = export_tflite(network)
+
+    def float_graph(self) -> Graph:
+        """Return the float32 graph as it was converted."""
+        return Graph({FILE: self.graph}, "none", {}, count_float(self.graph))
+
+    def int8_graph(self, crops: NDArray[np.uint8], progress: Callable[[int], None] | None) -> Graph:
+        """Return the graph with its encoder statically quantised on `crops` (N, S, S, 3) uint8.
+
+        Raises:
+            CalibrationError: nothing was quantised.
+        """
+        quantised = quantise(self.graph, ENCODER, crops, progress=progress)
+        return Graph({FILE: quantised}, "static", count_quantised(quantised), count_float(quantised))
+
+
+class NamedOutputs(nn.Module):
+    """The fused graph with its outputs in a dict: the signature takes its names from there."""
+
+    def __init__(self, fused: FusedGraph) -> None:
+        super().__init__()
+        self.fused = fused
+
+    def forward(self, image: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Map uint8 faces (1, S, S, 3) to probabilities, primary and reliability."""
+        probabilities, primary, reliability, _ = self.fused(image)
+        return {"probabilities": probabilities, "primary": primary, "reliability": reliability}
+
+
+def export_tflite(network: ExpressionNetwork) -> bytes:
+    """Convert the fused graph of a network to a TFLite flatbuffer for one face.
+
+    Raises:
+        ExportError: an operator cannot be converted, named with its module.
+    """
+    fused = FusedGraph(network).eval()
+    size = network.spec.input_size
+    example = torch.zeros(1, size, size, 3, dtype=torch.uint8)
+    try:
+        with quiet_exporter(), without_information():
+            converted = litert_torch.convert(NamedOutputs(fused).eval(), sample_kwargs={INPUT: example})
+            content = bytes(converted.model_content())
+    # The converter has no type of its own; tracing runs the network's own code, which may raise any of these.
+    except (RuntimeError, TypeError, ValueError) as error:
+        cause = innermost(error)
+        text = next(iter(str(cause).strip().splitlines()), type(cause).__name__)
+        module = failing_module(cause, fused) or "the network"
+        model = network.spec.model
+        raise ExportError(f"{model} cannot be written as TFLite: {text} (in {module})") from error
+    return content
