@@ -62,7 +62,7 @@ class Converted(Protocol):
         ...
 
 
-TARGETS = {"onnx": "export.onnx:OnnxGraphs"}
+TARGETS = {"onnx": "export.onnx:OnnxGraphs", "openvino": "export.openvino:OpenVinoGraphs"}
 
 
 def load_target(name: str) -> type[Converted]:

@@ -11,8 +11,11 @@ from edge_fer.errors import EngineError
 
 __all__ = ["Engine", "EngineOptions", "Outputs", "load_engine"]
 
-_ENGINES = {"onnxruntime": "edge_fer.engines.onnxruntime:OnnxRuntimeEngine"}
-_TARGETS = {"onnxruntime": ("onnx",)}
+_ENGINES = {
+    "onnxruntime": "edge_fer.engines.onnxruntime:OnnxRuntimeEngine",
+    "openvino": "edge_fer.engines.openvino:OpenVinoEngine",
+}
+_TARGETS = {"onnxruntime": ("onnx",), "openvino": ("openvino",)}
 
 
 def load_engine(bundle: Bundle, options: EngineOptions | None = None) -> Engine:
