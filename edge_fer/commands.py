@@ -33,10 +33,11 @@ app = typer.Typer(
 
 # readable=False: typer would call an unreadable path wrong usage; reading it gives the better line.
 EngineOption = Annotated[
-    str | None, typer.Option("--engine", help="onnxruntime; the bundle's own when left out.")
+    str | None,
+    typer.Option("--engine", help="onnxruntime, openvino or tflite; the bundle's own when left out."),
 ]
 ThreadsOption = Annotated[int | None, typer.Option("--threads", min=1, help="Threads of one inference.")]
-DeviceOption = Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:1 ...")]
+DeviceOption = Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:1, gpu ...")]
 ProviderOption = Annotated[
     str | None, typer.Option("--provider", help="The engine's way to the device: cpu, cuda, tensorrt ...")
 ]

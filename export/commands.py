@@ -20,7 +20,7 @@ app = typer.Typer(no_args_is_help=True)
 @app.command()
 @guarded
 def export(
-    target: Annotated[str, typer.Option(help="onnx or tflite.")],
+    target: Annotated[str, typer.Option(help="onnx, openvino or tflite.")],
     checkpoint: Annotated[
         str | None, typer.Argument(help="A checkpoint, or a network's name for seeded, untrained weights.")
     ] = None,

@@ -62,7 +62,11 @@ class Converted(Protocol):
         ...
 
 
-TARGETS = {"onnx": "export.onnx:OnnxGraphs", "tflite": "export.tflite:TfliteGraphs"}
+TARGETS = {
+    "onnx": "export.onnx:OnnxGraphs",
+    "openvino": "export.openvino:OpenVinoGraphs",
+    "tflite": "export.tflite:TfliteGraphs",
+}
 
 
 def load_target(name: str) -> type[Converted]:
@@ -73,7 +77,7 @@ def load_target(name: str) -> type[Converted]:
         MissingPackageError: its packages are not installed.
     """
     if name not in TARGETS:
-        raise UsageError(f"--target {name}: expected {' or '.join(TARGETS)}")
+        raise UsageError(f"--target {name}: expected {', '.join(TARGETS)}")
     module, _, attribute = TARGETS[name].partition(":")
     try:
         return cast("type[Converted]", getattr(importlib.import_module(module), attribute))

@@ -14,9 +14,10 @@ __all__ = ["Engine", "EngineOptions", "Outputs", "load_engine"]
 MAX_THREADS = 64  # engines start every thread they are told to; thousands would take the machine down
 _ENGINES = {
     "onnxruntime": "edge_fer.engines.onnxruntime:OnnxRuntimeEngine",
+    "openvino": "edge_fer.engines.openvino:OpenVinoEngine",
     "tflite": "edge_fer.engines.tflite:TfliteEngine",
 }
-_TARGETS = {"onnxruntime": ("onnx",), "tflite": ("tflite",)}
+_TARGETS = {"onnxruntime": ("onnx",), "openvino": ("openvino",), "tflite": ("tflite",)}
 
 
 def load_engine(bundle: Bundle, options: EngineOptions | None = None) -> Engine:

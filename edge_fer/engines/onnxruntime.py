@@ -10,13 +10,15 @@ from numpy.typing import NDArray
 
 from edge_fer.bundle import Bundle
 from edge_fer.engines.base import EngineOptions, Outputs
+from edge_fer.engines.contract import TypeNames, check_contract, check_images, one_line
 from edge_fer.errors import EngineError
-from edge_fer.spec import OUTPUTS, ModelSpec
+from edge_fer.spec import ModelSpec
 
 if TYPE_CHECKING:
     import onnxruntime
 
 _SUFFIX = "ExecutionProvider"
+_TYPES = TypeNames("tensor(uint8)", "tensor(float)")
 _FATAL = 4  # what goes wrong is raised and told in one line; the library's own log would be many
 
 
@@ -76,7 +78,7 @@ class OnnxRuntimeEngine:
             )
         except _runtime_errors() as error:
             raise EngineError(
-                f"onnxruntime does not load this graph with {provider}: {_first_line(error)}"
+                f"onnxruntime does not load this graph with {provider}: {one_line(error)}"
             ) from error
         loaded = session.get_providers()
         if not loaded or loaded[0] != provider:
@@ -101,14 +103,11 @@ class OnnxRuntimeEngine:
         Raises:
             EngineError: the images are not of that shape and type, or ONNX Runtime failed.
         """
-        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != (self._size, self._size, 3):
-            raise EngineError(
-                f"expected images uint8 (N, {self._size}, {self._size}, 3), got {images.dtype} {images.shape}"
-            )
+        check_images(images, self._size)
         try:
             values: list[Any] = self._session.run(self._output_names, {"image": np.ascontiguousarray(images)})
         except self._errors as error:
-            raise EngineError(f"onnxruntime failed on this graph: {_first_line(error)}") from error
+            raise EngineError(f"onnxruntime failed on this graph: {one_line(error)}") from error
         outputs = dict(zip(self._output_names, values, strict=True))
         return Outputs(
             outputs["probabilities"], outputs["primary"], outputs["reliability"], outputs.get("embedding")
@@ -147,40 +146,7 @@ def _choose_provider(options: EngineOptions, available: list[str]) -> tuple[str,
 
 
 def _check_contract(session: onnxruntime.InferenceSession, spec: ModelSpec | None) -> None:
-    """Collect every way in which the graph breaks the contract, then raise them as one line."""
-    faults: list[str] = []
-    inputs = {value.name: value for value in session.get_inputs()}
-    if list(inputs) != ["image"]:
-        faults.append(f"inputs {', '.join(inputs) or 'none'} instead of image")
-    else:
-        faults += _check_image(inputs["image"].type, list(inputs["image"].shape), spec)
-    outputs = {value.name: value for value in session.get_outputs()}
-    wanted = spec.outputs if spec else OUTPUTS
-    allowed = spec.outputs if spec else (*OUTPUTS, "embedding")
-    if not set(wanted) <= set(outputs) <= set(allowed):
-        faults.append(f"outputs {', '.join(outputs)} instead of {', '.join(wanted)}")
-    for name in sorted(set(outputs) & set(allowed)):
-        shape, rank = list(outputs[name].shape), 1 if name == "reliability" else 2
-        if outputs[name].type != "tensor(float)" or len(shape) != rank:
-            faults.append(f"{name} is {outputs[name].type} {shape} instead of float32 of {rank} axes")
-        elif spec and rank == 2 and name != "embedding" and shape[1] != len(spec.labels):
-            faults.append(f"{name} has {shape[1]} columns instead of {len(spec.labels)}, one per label")
-    if faults:
-        raise EngineError(f"the graph breaks the bundle's contract: {'; '.join(faults)}; export it again")
-
-
-def _check_image(kind: str, shape: list[int | str | None], spec: ModelSpec | None) -> list[str]:
-    faults = []
-    if kind != "tensor(uint8)":
-        faults.append(f"image is {kind} instead of uint8")
-    sized = len(shape) == 4 and isinstance(shape[1], int) and shape[1] == shape[2] and shape[3] == 3
-    if not sized:
-        faults.append(f"image has the shape {shape} instead of (N, S, S, 3)")
-    elif isinstance(shape[0], int):
-        faults.append(f"image has a fixed batch of {shape[0]} instead of a free one")
-    if sized and spec and shape[1] != spec.input.size:
-        faults.append(f"image is {shape[1]} pixels wide instead of {spec.input.size}")
-    return faults
+    check_contract(session.get_inputs(), session.get_outputs(), spec, _TYPES)
 
 
 def _runtime_errors() -> tuple[type[Exception], ...]:
@@ -189,8 +155,3 @@ def _runtime_errors() -> tuple[type[Exception], ...]:
 
     own = [kind for kind in vars(state).values() if isinstance(kind, type) and issubclass(kind, Exception)]
     return (*own, ValueError, RuntimeError)
-
-
-def _first_line(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return text if len(text) <= 300 else text[:297] + "..."

@@ -207,7 +207,6 @@ def test_a_float_graph_that_differs_fails_the_fp32_gate(
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"target": "openvino"}, "this version exports"),
         ({"target": "coreml"}, "this version exports"),
         ({"precision": "fp16"}, "fp32 and int8"),
         ({"precision": "auto"}, "fp32 and int8"),

@@ -219,7 +219,6 @@ def test_three_faces_are_no_calibration(
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        (["--target", "openvino"], 2, "this version exports"),
         (["--target", "coreml"], 2, "this version exports"),
         (["--target", "onnx", "--precision", "int4"], 2, "fp32 and int8"),
         (["--target", "onnx", "--precision", "int8"], 2, "--calibration-data"),
