@@ -135,8 +135,8 @@ def measure_beside(recognizer: Recognizer, other: Path, threads: int | None, run
     beside = Recognizer.load(other, threads=threads)
     crop = recognizer.analyze(read_image(PHOTO)).faces[0].crop
     ours_ms, theirs_ms = time_in_turn(lambda: recognizer.predict(crop), lambda: beside.predict(crop), runs)
-    names = [f"{each.spec.model} {each.spec.precision}" for each in (recognizer, beside)]
-    what = f"`predict`, {names[1]} and {names[0]} in turn"
+    names = [f"{each.spec.precision} on {each.engine.name}" for each in (recognizer, beside)]
+    what = f"`predict`, {beside.spec.model}: {names[1]} and {names[0]} in turn"
     return [Row(what, f"{theirs_ms:.3f} ms, {ours_ms:.3f} ms: x{theirs_ms / ours_ms:.2f}", "")]
 
 
@@ -176,7 +176,9 @@ def main() -> None:
     parser.add_argument(
         "--threads", type=int, help="threads of the engine for predict; default: its own choice"
     )
-    parser.add_argument("--beside", type=Path, help="another bundle, timed in turn with the embedded one")
+    parser.add_argument(
+        "--beside", type=Path, nargs="*", default=[], help="bundles, each timed in turn with the embedded one"
+    )
     options = parser.parse_args()
     rows = [*measure_import(options.runs), *measure_photo(options.runs)]
 
@@ -184,8 +186,8 @@ def main() -> None:
 
     recognizer = Recognizer.load(threads=options.threads)
     rows += measure_predict(recognizer, options.runs * 20)
-    if options.beside:
-        rows += measure_beside(recognizer, options.beside, options.threads, options.runs * 20)
+    for other in options.beside:
+        rows += measure_beside(recognizer, other, options.threads, options.runs * 20)
     print_report(rows, options.threads, options.runs)
 
 
