@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from edge_fer.bundle import Bundle
 from edge_fer.engines.base import EngineOptions, Outputs
+from edge_fer.engines.contract import check_images, one_line
 from edge_fer.errors import EngineError
 from edge_fer.native_log import without_information
 from edge_fer.spec import OUTPUTS, ModelSpec
@@ -63,7 +64,7 @@ class TfliteEngine:
                 interpreter = interpreter_class(model_content=graph, num_threads=options.threads)
                 interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
-            raise EngineError(f"tflite does not load this graph: {_first_line(error)}") from error
+            raise EngineError(f"tflite does not load this graph: {one_line(error)}") from error
         return cls(interpreter, package, options.threads, spec)
 
     def run(self, images: NDArray[np.uint8]) -> Outputs:
@@ -75,10 +76,7 @@ class TfliteEngine:
         Raises:
             EngineError: the images are not of that shape and type, or TensorFlow Lite failed.
         """
-        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != (self._size, self._size, 3):
-            raise EngineError(
-                f"expected images uint8 (N, {self._size}, {self._size}, 3), got {images.dtype} {images.shape}"
-            )
+        check_images(images, self._size)
         count = len(images)
         probabilities = np.empty((count, self._classes), np.float32)
         primary = np.empty((count, self._classes), np.float32)
@@ -97,7 +95,7 @@ class TfliteEngine:
                     for index, target in targets:
                         target[row : row + 1] = interpreter.get_tensor(index)
         except (ValueError, RuntimeError) as error:
-            raise EngineError(f"tflite failed on this graph: {_first_line(error)}") from error
+            raise EngineError(f"tflite failed on this graph: {one_line(error)}") from error
         return Outputs(probabilities, primary, reliability)
 
     def describe(self) -> dict[str, object]:
@@ -191,8 +189,3 @@ def _check_output(name: str, details: dict[str, Any], spec: ModelSpec | None) ->
     if spec and rank == 2 and shape[1] != len(spec.labels):
         return [f"{name} has {shape[1]} columns instead of {len(spec.labels)}, one per label"]
     return []
-
-
-def _first_line(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return text if len(text) <= 300 else text[:297] + "..."
