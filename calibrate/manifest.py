@@ -6,12 +6,13 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from calibrate.strata import stratified_order
 from edge_fer.errors import CalibrationError, InputError
 from edge_fer.faces import MANIFEST_FORMAT, Face, FaceSet, face_hash, load_crops, read_data
 from edge_fer.labels import LABELS
@@ -19,23 +20,41 @@ from edge_fer.preprocess import CropSpec
 
 SAMPLES = 300
 MINIMUM = 100
+# How many times the wanted faces are scored, to choose among them by confidence: enough that every class has
+# sure and unsure ones to offer, and far from all the 28,000 of a large set.
+POOL = 4
 # The size at which duplicates are looked for when no model says another.
 HASH_CROP = CropSpec(size=64, margin=0.0)
 
 
+Confidence = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
+
+
 @dataclass(frozen=True, slots=True)
 class CalibrationSet:
-    """The chosen faces, their crops (N, S, S, 3) uint8, the rule's seed and a warning for the certificate."""
+    """The chosen faces and how they were chosen.
+
+    Attributes:
+        data: what they were chosen from.
+        faces: in the order of the choice.
+        crops: (N, S, S, 3) uint8 RGB, theirs.
+        seed: of the choice.
+        warning: for the certificate; None when there is nothing to warn of.
+        confidence: (N,) float32, the float model's `reliability` of each face; None: chosen by class only.
+        scored_by: SHA-256 that identifies that model, a bundle's digest.
+    """
 
     data: str
     faces: tuple[Face, ...]
     crops: NDArray[np.uint8]
     seed: int
     warning: str | None
+    confidence: NDArray[np.float32] | None = None
+    scored_by: str | None = None
 
     def to_json(self, folder: Path) -> str:
         """Return the manifest's text; files are named relative to `folder`, the manifest's own."""
-        entries = [
+        entries: list[dict[str, object]] = [
             {
                 "file": os.path.relpath(face.path.resolve(), folder.resolve()),
                 "label": None if face.label is None else LABELS[face.label],
@@ -43,11 +62,15 @@ class CalibrationSet:
             }
             for face in self.faces
         ]
+        if self.confidence is not None:
+            for entry, score in zip(entries, self.confidence.tolist(), strict=True):
+                entry["confidence"] = round(score, 6)
         content = {
             "format": MANIFEST_FORMAT,
             "data": self.data,
             "seed": self.seed,
             "warning": self.warning,
+            "bundle": self.scored_by,
             "faces": entries,
         }
         return json.dumps(content, indent=1) + "\n"
@@ -55,19 +78,6 @@ class CalibrationSet:
     def sha256(self) -> str:
         """Return a hash of the chosen pixels in their order: the same faces give the same hash anywhere."""
         return hashlib.sha256(self.crops.tobytes()).hexdigest()
-
-
-def stratified_order(labels: NDArray[np.int64], seed: int) -> list[int]:
-    """Return all faces so that every prefix is as balanced over the classes as the set allows.
-
-    Within a class the order is a seeded shuffle; the classes take turns. Unlabelled faces (-1) are one class.
-    """
-    generator = np.random.default_rng(seed)
-    queues = [list(generator.permutation(np.flatnonzero(labels == label))) for label in np.unique(labels)]
-    order: list[int] = []
-    while any(queues):
-        order += [int(queue.pop()) for queue in queues if queue]
-    return order
 
 
 def choose_faces(
@@ -78,9 +88,13 @@ def choose_faces(
     seed: int,
     exclude: Collection[str],
     explicit: bool,
+    confidence: Confidence | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> CalibrationSet:
     """Choose calibration faces: stratified by class, without duplicates, disjoint from `exclude`.
+
+    With `confidence` they are stratified by that, too: of `POOL` times as many faces, drawn by class, those
+    are chosen that spread evenly over the quantiles of their own class.
 
     Args:
         faces: where to choose from.
@@ -89,30 +103,56 @@ def choose_faces(
         seed: of the choice.
         exclude: `face_hash` of faces that must not be used (the parity set).
         explicit: True when the user asked for this number; then fewer than 100 are a warning, not an error.
+        confidence: maps crops (N, S, S, 3) uint8 to how sure a float model is of each, (N,).
         progress: called with the number of faces read.
 
     Raises:
-        CalibrationError: too few faces.
+        CalibrationError: too few faces, or a confidence that is no number.
     """
     labels = np.array([-1 if face.label is None else face.label for face in faces.faces], np.int64)
-    chosen: list[Face] = []
+    wanted = samples if confidence is None else POOL * samples
+    order = stratified_order(labels, seed)
+    places, crops = draw(faces, crop, order, wanted, exclude, progress)
+    warning = check_size(faces.name, min(len(places), samples), explicit=explicit)
+    drawn = tuple(faces.faces[place] for place in places)
+    pool = CalibrationSet(faces.name, drawn, np.stack(crops), seed, warning)
+    if confidence is None:
+        return pool
+    scores = np.asarray(confidence(pool.crops), np.float32)
+    if scores.shape != (len(places),) or not np.isfinite(scores).all():
+        raise CalibrationError(
+            f"expected a finite confidence of each of {len(places)} faces, got {scores.shape}"
+        )
+    kept = stratified_order(labels[places], seed, scores)[:samples]
+    chosen = tuple(drawn[index] for index in kept)
+    return replace(pool, faces=chosen, crops=pool.crops[kept], confidence=scores[kept])
+
+
+def draw(
+    faces: FaceSet,
+    crop: CropSpec,
+    order: list[int],
+    wanted: int,
+    exclude: Collection[str],
+    progress: Callable[[int], None] | None,
+) -> tuple[list[int], list[NDArray[np.uint8]]]:
+    """Read faces in order until enough differ from each other and from `exclude`; return places and crops."""
+    places: list[int] = []
     crops: list[NDArray[np.uint8]] = []
     seen = set(exclude)
-    for index in stratified_order(labels, seed):
-        if len(chosen) == samples:
+    for place in order:
+        if len(places) == wanted:
             break
-        face = faces.faces[index]
-        pixels = load_crops(FaceSet(faces.name, faces.labels, (face,), faces.note), crop)[0]
+        pixels = load_crops(FaceSet(faces.name, faces.labels, (faces.faces[place],), faces.note), crop)[0]
         digest = face_hash(pixels)
         if digest in seen:
             continue
         seen.add(digest)
-        chosen.append(face)
+        places.append(place)
         crops.append(pixels)
         if progress is not None:
-            progress(len(chosen))
-    warning = check_size(faces.name, len(chosen), explicit=explicit)
-    return CalibrationSet(faces.name, tuple(chosen), np.stack(crops), seed, warning)
+            progress(len(places))
+    return places, crops
 
 
 def is_manifest(data: str) -> bool:
@@ -138,11 +178,29 @@ def whole_manifest(
     """
     faces = read_data(str(path))
     about = json.loads(path.read_text(encoding="utf-8"))
-    seed, warned = about.get("seed", 0), about.get("warning")
-    if type(seed) is not int or not isinstance(warned, str | None):
-        raise InputError(f"{path}: expected a whole number as `seed` and a text or null as `warning`")
+    seed, warned, bundle = about.get("seed", 0), about.get("warning"), about.get("bundle")
+    if type(seed) is not int or not isinstance(warned, str | None) or not isinstance(bundle, str | None):
+        raise InputError(
+            f"{path}: expected a whole number as `seed`, a text or null as `warning` and as `bundle`"
+        )
+    scores = read_confidence(path, [entry.get("confidence") for entry in about["faces"]])
     warning = check_size(str(path), len(faces.faces), explicit=explicit or bool(warned))
-    return CalibrationSet(faces.name, faces.faces, load_crops(faces, crop, progress), seed, warning)
+    crops = load_crops(faces, crop, progress)
+    return CalibrationSet(faces.name, faces.faces, crops, seed, warning, scores, bundle)
+
+
+def read_confidence(path: Path, values: list[object]) -> NDArray[np.float32] | None:
+    """Return the faces' confidence, None where the manifest has none, as those made by class only.
+
+    Raises:
+        InputError: some faces have none, or it is no number from 0 to 1.
+    """
+    if all(value is None for value in values):
+        return None
+    numbers = [value for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
+    if len(numbers) != len(values) or not all(0 <= number <= 1 for number in numbers):
+        raise InputError(f"{path}: expected a `confidence` from 0 to 1 of every face, or of none")
+    return np.array(numbers, np.float32)
 
 
 def check_size(name: str, found: int, *, explicit: bool) -> str | None:

@@ -1,54 +1,87 @@
-"""Static int8 quantisation of an ONNX graph's encoder with ONNX Runtime's quantiser.
+"""Static int8 quantisation of an ONNX graph's encoder with ONNX Runtime's quantiser: QDQ, per channel.
 
-QDQ, per channel, weights s8, activations u8. Weights keep 7 bits: with 8, u8 x s8 products saturate 16-bit
-sums on x86 without VNNI and the same file answers differently there.
+By default activations are u8 and weights keep 7 bits: with 8, u8 x s8 products saturate 16-bit sums on x86
+without VNNI and the same file answers differently there; s8 activations are slower on x86.
 """
 
 from __future__ import annotations
 
+import io
 import logging
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnxruntime.quantization import (
-    CalibrationDataReader,
-    CalibrationMethod,
-    QuantFormat,
-    QuantType,
-    quantize_static,
-)
+from onnxruntime.quantization import QDQQuantizer, QuantType, TensorsData
+from onnxruntime.quantization.quant_utils import load_model_with_shape_infer
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
+from calibrate.onnx_ranges import ESTIMATORS, find_ranges
+from calibrate.recipe import Offer, Recipe, check_choice, check_modules, covers
 from edge_fer.errors import CalibrationError
 
-# Without ReduceMean: it has no int8 kernel, 8 bits around it would only cost the embedding precision.
-QUANTISED_TYPES = ("Conv", "Relu", "Add", "MatMul", "Gemm", "GlobalAveragePool", "MaxPool")
+DEFAULT = Recipe(weights="s8-7bit", activations="u8", ranges="percentile")
+OFFER = Offer(
+    tool="ONNX Runtime's quantiser",
+    weights=("s8", "s8-7bit"),
+    activations=("u8", "s8"),
+    ranges=ESTIMATORS,
+)
 CARRIERS = ("Conv", "MatMul", "Gemm")
-BATCH = 50
+ELEMENTWISE = ("Add", "Mul", "Sub")
+# Without ReduceMean: it has no int8 kernel, 8 bits around it would only cost the embedding precision.
+QUANTISED_TYPES = (*CARRIERS, *ELEMENTWISE, "Relu", "GlobalAveragePool", "MaxPool")
+DYNAMIC_TYPES = ("MatMulNBits",)
 
 
-class CropReader(CalibrationDataReader):
-    """Feeds crops (N, S, S, 3) uint8 to the calibrator in batches."""
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A float graph as the quantiser needs it, and its activations' ranges: what every recipe can start from.
 
-    def __init__(self, crops: NDArray[np.uint8], progress: Callable[[int], None] | None) -> None:
-        self.crops = crops
-        self.progress = progress
-        self.position = 0
+    Attributes:
+        model: with constants folded, BatchNorms melted into convolutions, and all shapes known.
+        ranges: by tensor.
+        estimator: how they were estimated.
+    """
 
-    def get_next(self) -> dict[str, NDArray[np.uint8]] | None:
-        """Return the next batch, None at the end."""
-        if self.position >= len(self.crops):
-            return None
-        batch = self.crops[self.position : self.position + BATCH]
-        self.position += len(batch)
-        if self.progress is not None:
-            self.progress(self.position)
-        return {"image": batch}
+    model: onnx.ModelProto
+    ranges: TensorsData
+    estimator: str
+
+
+def prepare(
+    model: onnx.ModelProto,
+    crops: NDArray[np.uint8],
+    *,
+    recipe: Recipe = DEFAULT,
+    progress: Callable[[int], None] | None = None,
+) -> Prepared:
+    """Do what takes long once for several calls of `quantise`, whose recipes may differ in all but `ranges`.
+
+    Args:
+        model: the float graph, its nodes named MODULE/OPERATOR.
+        crops: (N, S, S, 3) uint8 calibration faces.
+        recipe: whose way of finding ranges is taken.
+        progress: called with the number of faces seen.
+
+    Raises:
+        CalibrationError: the recipe is none for this tool.
+    """
+    OFFER.check(recipe)
+    with tempfile.TemporaryDirectory() as folder, quiet_quantiser():
+        source = Path(folder) / "float.onnx"
+        onnx.save(model, source)
+        quant_pre_process(source, source, skip_symbolic_shape=True)
+        prepared = load_model_with_shape_infer(source)
+        tell = progress or (lambda _: None)
+        ranges = find_ranges(prepared, QUANTISED_TYPES, crops, recipe.ranges, tell)
+    return Prepared(prepared, ranges, recipe.ranges)
 
 
 def quantise(
@@ -56,50 +89,39 @@ def quantise(
     encoder: Iterable[str],
     crops: NDArray[np.uint8],
     *,
-    reduce_range: bool = True,
+    recipe: Recipe = DEFAULT,
+    prepared: Prepared | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> onnx.ModelProto:
-    """Quantise the encoder's nodes; everything else stays float32.
+    """Quantise the encoder's nodes behind the pixel normalisation; everything else stays float32.
 
     Args:
-        model: the float graph.
+        model: the float graph, its nodes named MODULE/OPERATOR; it is left alone.
         encoder: names of the nodes in front of the reliability head.
         crops: (N, S, S, 3) uint8 calibration faces.
-        reduce_range: 7-bit weights.
+        recipe: the choices. A symmetric one is laid out for TensorRT and not tried there: zero points 0,
+            quantised inputs of convolutions and matrix products, float biases, nothing in between.
+        prepared: what `prepare` made of the same graph and faces; None: it is done here.
         progress: called with the number of faces seen.
 
     Raises:
-        CalibrationError: nothing was to be quantised, or the quantiser left every convolution and matrix
-            product float.
+        CalibrationError: the recipe is none for this tool, nothing was to be quantised, or the quantiser left
+            every convolution and matrix product float.
     """
+    OFFER.check(recipe)
+    if recipe.symmetric and recipe.activations != "s8":
+        raise CalibrationError(f"{OFFER.tool}: expected s8 activations in a symmetric recipe, got u8")
     wanted = set(encoder)
-    with tempfile.TemporaryDirectory() as folder:
-        source, target = Path(folder) / "float.onnx", Path(folder) / "int8.onnx"
-        onnx.save(model, source)
-        with quiet_quantiser():
-            quant_pre_process(source, source, skip_symbolic_shape=True)
-        prepared = onnx.load(source)
-        # Names survive the preparation; nodes that it fused keep the first one's.
-        nodes = [n.name for n in prepared.graph.node if n.name in wanted and n.op_type in QUANTISED_TYPES]
-        if not nodes:  # for the quantiser an empty list means everything, the reliability head included
-            raise CalibrationError(
-                f"expected nodes to quantise ({', '.join(QUANTISED_TYPES)}), got none of {len(wanted)} named"
-            )
-        with quiet_quantiser():
-            quantize_static(
-                source,
-                target,
-                CropReader(crops, progress),
-                quant_format=QuantFormat.QDQ,
-                op_types_to_quantize=list(QUANTISED_TYPES),
-                nodes_to_quantize=nodes,
-                per_channel=True,
-                reduce_range=reduce_range,
-                weight_type=QuantType.QInt8,
-                activation_type=QuantType.QUInt8,
-                calibrate_method=CalibrationMethod.MinMax,
-            )
-        quantised = onnx.load(target)
+    check_modules(recipe.float_modules, {module_of(name) for name in wanted})
+    if not any(node.name in wanted and node.op_type in CARRIERS for node in model.graph.node):
+        raise CalibrationError(
+            f"expected nodes to quantise ({', '.join(CARRIERS)}), got none among {len(wanted)} named"
+        )
+    prepared = prepared or prepare(model, crops, recipe=recipe, progress=progress)
+    check_choice("prepared graph", "ranges", recipe.ranges, (prepared.estimator,))
+    types = CARRIERS if recipe.symmetric else QUANTISED_TYPES
+    nodes = choose_nodes(prepared.model, wanted, recipe, types)
+    quantised = run_quantiser(prepared, nodes, types, recipe)
     if not any(count_quantised(quantised).get(kind) for kind in CARRIERS):
         raise CalibrationError(
             "expected quantised convolutions or matrix products, the quantiser left all of them float"
@@ -109,13 +131,92 @@ def quantise(
     return quantised
 
 
+def run_quantiser(
+    prepared: Prepared, nodes: list[str], types: Collection[str], recipe: Recipe
+) -> onnx.ModelProto:
+    """Let the tool quantise the nodes, QDQ; without any the graph stays as it is."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(prepared.model)
+    if not nodes:  # for the tool an empty list means everything, the reliability head included
+        return copy
+    options: dict[str, Any] = {}
+    if recipe.symmetric:
+        options = {
+            "ActivationSymmetric": True,
+            "OpTypesToExcludeOutputQuantization": list(CARRIERS),
+            "DedicatedQDQPair": True,
+            "QuantizeBias": False,
+        }
+    with quiet_quantiser():
+        tool = QDQQuantizer(
+            copy,
+            per_channel=True,
+            reduce_range=recipe.weights == "s8-7bit",
+            weight_qType=QuantType.QInt8,
+            activation_qType=QuantType.QUInt8 if recipe.activations == "u8" else QuantType.QInt8,
+            tensors_range=prepared.ranges,
+            nodes_to_quantize=nodes,
+            nodes_to_exclude=[],
+            op_types_to_quantize=list(types),
+            extra_options=options,
+        )
+        tool.quantize_model()
+        tool.model.topological_sort()
+    quantised: onnx.ModelProto = tool.model.model
+    return quantised
+
+
+def choose_nodes(
+    model: onnx.ModelProto, wanted: Collection[str], recipe: Recipe, types: Collection[str]
+) -> list[str]:
+    """Return the names of the nodes to quantise.
+
+    Left out are the pixel normalisation, what the recipe keeps float, and arithmetic of pooled vectors: it is
+    cheap, and its result, the embedding, is what the float head starts from.
+    """
+    normalisation, first = entrance(model)
+    kept = normalisation | first if recipe.float_first else normalisation
+    ranks = {item.name: len(item.type.tensor_type.shape.dim) for item in model.graph.value_info}
+    chosen = []
+    for node in model.graph.node:
+        if node.name not in wanted or node.name in kept or node.op_type not in types:
+            continue
+        if covers(recipe.float_modules, module_of(node.name)):
+            continue
+        if node.op_type not in ELEMENTWISE or ranks.get(node.output[0], 4) > 2:
+            chosen.append(node.name)
+    return chosen
+
+
+def module_of(name: str) -> str:
+    """Return the module in a node's name, MODULE/OPERATOR."""
+    return name.partition("/")[0]
+
+
+def entrance(model: onnx.ModelProto) -> tuple[set[str], set[str]]:
+    """Return the names of the nodes that only pixels pass, and of the convolutions behind them."""
+    behind: set[str] = set()
+    before: set[str] = set()
+    first: set[str] = set()
+    for node in model.graph.node:
+        reached = bool(behind.intersection(node.input))
+        if not reached and node.op_type in CARRIERS:
+            first.add(node.name)
+        if reached or node.op_type in CARRIERS:
+            behind.update(node.output)
+        else:
+            before.add(node.name)
+    return before, first
+
+
 @contextmanager
 def quiet_quantiser() -> Iterator[None]:
-    """Keep the quantiser's advice, which is followed already, away from the user."""
+    """Keep the quantiser's advice, which is followed already, and its reports away from the user."""
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
-        yield
+        with redirect_stdout(io.StringIO()):
+            yield
     finally:
         logging.disable(level)
 
@@ -130,13 +231,17 @@ def remove_leftovers(model: onnx.ModelProto) -> None:
 
 
 def count_quantised(model: onnx.ModelProto) -> dict[str, int]:
-    """Count, by operator type, the nodes all of whose float inputs come out of a DequantizeLinear."""
+    """Count, by operator type, the nodes all of whose float inputs come out of a DequantizeLinear.
+
+    Matrix products that quantise their input themselves count, too.
+    """
     quantisers = [node for node in model.graph.node if node.op_type == "DequantizeLinear"]
     dequantised = {output for node in quantisers for output in node.output}
     counts: dict[str, int] = {}
     for node in model.graph.node:
         tensors = [name for name in node.input if name]
-        if node.op_type in QUANTISED_TYPES and tensors and all(name in dequantised for name in tensors[:2]):
+        static = node.op_type in QUANTISED_TYPES and tensors and dequantised.issuperset(tensors[:2])
+        if static or node.op_type in DYNAMIC_TYPES:
             counts[node.op_type] = counts.get(node.op_type, 0) + 1
     return dict(sorted(counts.items()))
 

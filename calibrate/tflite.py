@@ -1,6 +1,8 @@
-"""Static int8 quantisation of a TFLite graph's encoder with AI Edge Quantizer: s8 weights, s8 activations.
+"""Int8 quantisation of a TFLite graph's encoder with AI Edge Quantizer: s8 weights, one scale per channel.
 
-Weights have one scale per output channel. What takes part in the encoder is told by the graph's tensor names.
+Activations are s8, too: with ranges found beforehand (static), or quantised at run time (dynamic), which
+cannot couple faces: the graph takes one at a time, and XNNPACK's kernels have a range per row. What takes
+part in the encoder, and in which of its modules, is told by the graph's tensor names.
 """
 
 from __future__ import annotations
@@ -9,32 +11,83 @@ import io
 import logging
 import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
+from copy import deepcopy
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from ai_edge_quantizer import qtyping, quantizer
-from ai_edge_quantizer.utils import tfl_flatbuffer_utils
+from ai_edge_quantizer import calibrator, qtyping, quantizer, recipe_manager
+from ai_edge_quantizer.utils import qsv_utils, tfl_flatbuffer_utils
 from numpy.typing import NDArray
 
+from calibrate.recipe import Offer, Recipe, check_choice, check_modules, covers
 from edge_fer.errors import CalibrationError
 from edge_fer.native_log import without_information
 
-# Without MEAN: 8 bits around it would only cost the embedding precision.
-QUANTISED_TYPES = (
-    "CONV_2D",
-    "DEPTHWISE_CONV_2D",
-    "FULLY_CONNECTED",
-    "BATCH_MATMUL",
-    "ADD",
-    "PAD",
-    "MAX_POOL_2D",
-    "AVERAGE_POOL_2D",
+DEFAULT = Recipe(weights="s8", activations="s8", ranges="minmax")
+OFFER = Offer(
+    tool="AI Edge Quantizer",
+    weights=("s8",),
+    activations=("s8",),
+    ranges=("minmax", "mean"),
 )
 CARRIERS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "BATCH_MATMUL")
+# Arithmetic is quantised on tensors of at least this rank, with a constant of rank 4, a feature map: a
+# LayerNorm consists of MUL and SUB on tokens, of rank 3, and an ADD of a constant.
+RANKS = {"ADD": 3, "MUL": 4, "SUB": 4}
+# Without MEAN: 8 bits around it would only cost the embedding precision.
+QUANTISED_TYPES = (*CARRIERS, *RANKS, "PAD", "MAX_POOL_2D", "AVERAGE_POOL_2D")
+# The tool's own estimate is a moving average, in which hardly more than the last 60 faces count.
+UPDATES = {"minmax": qsv_utils.min_max_update, "mean": qsv_utils.moving_average_update}
 _BRIDGES = ("QUANTIZE", "DEQUANTIZE")
 _NAMES = {code: name for name, code in vars(qtyping.BuiltinOperator).items() if not name.startswith("_")}
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """The ranges of a float graph's activations, by tensor, and how they were estimated."""
+
+    ranges: Mapping[str, Any]
+    estimator: str
+
+
+def prepare(
+    graph: bytes,
+    encoder: str,
+    crops: NDArray[np.uint8],
+    *,
+    recipe: Recipe = DEFAULT,
+    progress: Callable[[int], None] | None = None,
+) -> Prepared:
+    """Do what takes long once for several calls of `quantise`, whose recipes may differ in all but `ranges`.
+
+    Args:
+        graph: the float TFLite graph: one signature, input `image` uint8 (1, S, S, 3).
+        encoder: regular expression for the names of the tensors that the encoder's operators write.
+        crops: (N, S, S, 3) uint8 calibration faces.
+        recipe: whose way of finding ranges is taken.
+        progress: called with the number of faces seen.
+
+    Raises:
+        CalibrationError: the recipe is none for this tool, or nothing was to be quantised.
+    """
+    OFFER.check(recipe)
+    chosen = some_operators(graph, encoder)
+    with quiet_logs():
+        with quiet_streams():
+            tool = quantizer.Quantizer(bytearray(graph))
+            add_recipes(tool, chosen, recipe)
+            manager = recipe_manager.RecipeManager()
+            manager.load_quantization_recipe(tool.get_quantization_recipe())
+        with ExitStack() as quiet:
+            quiet.enter_context(quiet_streams())
+            update: Any = UPDATES[recipe.ranges]
+            runner = calibrator.Calibrator(bytearray(graph), num_threads=1, qsv_update_func=update)
+            # Once it has counted the faces the tool keeps to what it has, and our own bar needs the terminal.
+            runner.calibrate({signature(graph): Faces(crops, progress, quiet.close)}, manager)
+    return Prepared(runner.get_model_qsvs(), recipe.ranges)
 
 
 def quantise(
@@ -42,38 +95,64 @@ def quantise(
     encoder: str,
     crops: NDArray[np.uint8],
     *,
+    recipe: Recipe = DEFAULT,
+    prepared: Prepared | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> bytes:
-    """Quantise the encoder's operators; everything else stays float32.
+    """Quantise the encoder's operators behind the pixel normalisation; everything else stays float32.
 
     Args:
         graph: the float TFLite graph: one signature, input `image` uint8 (1, S, S, 3).
         encoder: regular expression for the names of the tensors that the encoder's operators write.
         crops: (N, S, S, 3) uint8 calibration faces.
+        recipe: the choices.
+        prepared: what `prepare` made of the same graph and faces; None: it is done here.
         progress: called with the number of faces seen.
 
     Raises:
-        CalibrationError: nothing was to be quantised, or the quantiser left every convolution and matrix
-            product float.
+        CalibrationError: the recipe is none for this tool, nothing was to be quantised, or the quantiser left
+            every convolution and matrix product float.
     """
-    chosen = choose_operators(graph, encoder)
-    if not chosen:
-        raise CalibrationError(
-            f"expected operators to quantise ({', '.join(QUANTISED_TYPES)}), got none named {encoder}"
-        )
-    with quiet_logs():
-        with quiet_streams():
-            tool = quantizer.Quantizer(bytearray(graph))
-            add_recipes(tool, chosen)
-        with ExitStack() as quiet:
-            quiet.enter_context(quiet_streams())
-            # Once it has counted the faces the tool keeps to what it has, and our own bar needs the terminal.
-            faces = Faces(crops, progress, quiet.close)
-            ranges = tool.calibrate({signature(graph): faces}, num_threads=1)
-        with quiet_streams():
-            result = tool.quantize(ranges, enable_progress_bar=False, enable_progress_report=False)
+    OFFER.check(recipe)
+    chosen = some_operators(graph, encoder, recipe.float_modules, float_first=recipe.float_first)
+    prepared = prepared or prepare(graph, encoder, crops, recipe=recipe, progress=progress)
+    check_choice("prepared graph", "ranges", recipe.ranges, (prepared.estimator,))
+    with quiet_logs(), quiet_streams():
+        tool = quantizer.Quantizer(bytearray(graph))
+        add_recipes(tool, chosen, recipe)
+        ranges = deepcopy(dict(prepared.ranges))  # the tool writes into them
+        result = tool.quantize(ranges, enable_progress_bar=False, enable_progress_report=False)
     assert result.quantized_model is not None
-    quantised = bytes(result.quantized_model)
+    return checked(bytes(result.quantized_model))
+
+
+def quantise_dynamic(graph: bytes, encoder: str, *, float_modules: Collection[str] = ()) -> bytes:
+    """Store the weights of the encoder's convolutions and matrix products in 8 bits.
+
+    The engine quantises their inputs when it runs, by a range of each row; no calibration faces are needed.
+
+    Args:
+        graph: the float TFLite graph.
+        encoder: regular expression for the names of the tensors that the encoder's operators write.
+        float_modules: module paths that stay float with everything beneath them.
+
+    Raises:
+        CalibrationError: nothing was to be quantised, or a module has no operator.
+    """
+    chosen = some_operators(graph, encoder, float_modules)
+    # The product of two activations has no weights to store.
+    weighted = {name: kind for name, kind in chosen.items() if kind in CARRIERS and kind != "BATCH_MATMUL"}
+    with quiet_logs(), quiet_streams():
+        tool = quantizer.Quantizer(bytearray(graph))
+        for kind, pattern in patterns(weighted):
+            tool.add_dynamic_config(regex=pattern, operation_name=kind, num_bits=8)
+        result = tool.quantize(enable_progress_bar=False, enable_progress_report=False)
+    assert result.quantized_model is not None
+    return checked(bytes(result.quantized_model))
+
+
+def checked(quantised: bytes) -> bytes:
+    """Return the graph, or raise CalibrationError when all of its convolutions and products are float."""
     if not any(count_quantised(quantised).get(kind) for kind in CARRIERS):
         raise CalibrationError(
             "expected quantised convolutions or matrix products, the quantiser left all of them float"
@@ -81,17 +160,24 @@ def quantise(
     return quantised
 
 
-def add_recipes(tool: Any, chosen: Mapping[str, str]) -> None:
+def add_recipes(tool: Any, chosen: Mapping[str, str], recipe: Recipe) -> None:
     """Ask for static int8 in exactly the operators that were chosen: output name to type."""
+    weights = qtyping.TensorQuantizationConfig(8, granularity=qtyping.QuantGranularity.CHANNELWISE)
+    config = qtyping.OpQuantizationConfig(
+        activation_tensor_config=qtyping.TensorQuantizationConfig(8, symmetric=recipe.symmetric),
+        weight_tensor_config=weights,
+        compute_precision=qtyping.ComputePrecision.INTEGER,
+    )
+    for kind, pattern in patterns(chosen):
+        tool.update_quantization_recipe(regex=pattern, operation_name=kind, op_config=config)
+
+
+def patterns(chosen: Mapping[str, str]) -> Iterator[tuple[qtyping.TFLOperationName, str]]:
+    """Yield each type with the pattern of the outputs of its operators that were chosen."""
     for kind in sorted(set(chosen.values())):
         names = "|".join(re.escape(name) for name, own in chosen.items() if own == kind)
         # The pattern is searched in the names of an operator's outputs, each followed by a semicolon.
-        tool.add_static_config(
-            regex=f"^(?:{names});?$",
-            operation_name=qtyping.TFLOperationName(kind),
-            activation_num_bits=8,
-            weight_num_bits=8,
-        )
+        yield qtyping.TFLOperationName(kind), f"^(?:{names});?$"
 
 
 class Faces:
@@ -172,29 +258,79 @@ def signature(graph: bytes) -> str:
     return key.decode() if isinstance(key, bytes) else str(key)
 
 
-def choose_operators(graph: bytes, encoder: str) -> dict[str, str]:
+def choose_operators(
+    graph: bytes, encoder: str, float_modules: Collection[str] = (), *, float_first: bool = False
+) -> dict[str, str]:
     """Return output name to type of the encoder's operators that have int8 kernels worth using.
 
-    An addition of a constant is left out: it is what a BatchNorm behind the pooling becomes, and its result,
-    the embedding, is what the float head starts from.
+    Left out are the pixel normalisation, what a recipe keeps float, and arithmetic of vectors: that is what a
+    BatchNorm behind the pooling becomes, and its result, the embedding, is what the float head starts from.
+
+    Raises:
+        CalibrationError: a module has no operator.
     """
     filled = constants(graph)
     chosen: dict[str, str] = {}
+    behind: set[str] = set()
+    present: set[str] = set()
     for kind, inputs, outputs in operators(graph):
-        name = outputs[0].name.decode() if isinstance(outputs[0].name, bytes) else str(outputs[0].name)
-        if kind not in QUANTISED_TYPES or not re.search(encoder, name):
+        name = text(outputs[0].name)
+        reached = bool(behind.intersection(text(tensor.name) for tensor in inputs))
+        if kind not in CARRIERS and not reached:
+            continue  # the pixels have not met a convolution yet
+        behind.update(text(tensor.name) for tensor in outputs)
+        if not re.search(encoder, name):
             continue
-        if kind == "ADD" and any(tensor.buffer in filled for tensor in inputs):
+        paths = module_paths(name)
+        present.update(paths)
+        if kind not in QUANTISED_TYPES or any(covers(float_modules, path) for path in paths):
             continue
-        chosen[name] = kind
+        if float_first and not reached:
+            continue
+        by_constant = any(tensor.buffer in filled for tensor in inputs)
+        if kind in CARRIERS or len(outputs[0].shape) >= (4 if by_constant else RANKS.get(kind, 0)):
+            chosen[name] = kind
+    check_modules(float_modules, present)
     return chosen
 
 
+def some_operators(
+    graph: bytes, encoder: str, float_modules: Collection[str] = (), *, float_first: bool = False
+) -> dict[str, str]:
+    """Return `choose_operators`, or raise CalibrationError when no convolution or product is among them."""
+    chosen = choose_operators(graph, encoder, float_modules, float_first=float_first)
+    if not set(chosen.values()).intersection(CARRIERS):
+        raise CalibrationError(
+            f"expected operators to quantise ({', '.join(CARRIERS)}), got none named {encoder}"
+        )
+    return chosen
+
+
+def module_paths(name: str) -> list[str]:
+    """Return the module paths in a tensor's name, of every operator that was fused into its own.
+
+    A name is made of paths like `package.Class_attribute/package.Class_attribute`, joined by semicolons. The
+    first steps are those of the graph's wrapper, so a path is given from each of its steps on.
+    """
+    paths = []
+    for part in name.split(";"):
+        steps = [step.rpartition(".")[2].lstrip("_").partition("_")[2] for step in part.split("/")]
+        steps = [step for step in steps if step]
+        paths += [".".join(steps[start:]) for start in range(len(steps))]
+    return paths
+
+
+def text(name: bytes | str) -> str:
+    """Return a tensor's name, which the reader gives as bytes."""
+    return name.decode() if isinstance(name, bytes) else str(name)
+
+
 def count_quantised(graph: bytes) -> dict[str, int]:
-    """Count, by operator type, the operators that read and write int8."""
+    """Count, by operator type, the operators that read and write int8, or whose weights are int8."""
     counts: dict[str, int] = {}
     for kind, inputs, outputs in operators(graph):
-        if kind in QUANTISED_TYPES and _is_int8(inputs[0]) and _is_int8(outputs[0]):
+        static = kind in QUANTISED_TYPES and _is_int8(inputs[0]) and _is_int8(outputs[0])
+        if static or (kind in CARRIERS and _is_int8(inputs[1])):
             counts[kind] = counts.get(kind, 0) + 1
     return dict(sorted(counts.items()))
 

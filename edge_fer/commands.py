@@ -1,4 +1,7 @@
-"""The device commands: infer, parity and info. Knows options and messages; `inference` does infer's work."""
+"""The device commands: infer, parity and info, and those of `commands_measure`.
+
+Knows options and messages; `inference` does infer's work.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import edge_fer
+import edge_fer.commands_measure
 from edge_fer.cli_errors import guarded, notice, run_app
+from edge_fer.command_options import (
+    DebugOption,
+    DeviceOption,
+    EngineOption,
+    JsonOption,
+    ProviderOption,
+    ThreadsOption,
+)
 from edge_fer.errors import BundleError, UsageError
 
 if TYPE_CHECKING:
@@ -32,21 +44,10 @@ app = typer.Typer(
 )
 
 # readable=False: typer would call an unreadable path wrong usage; reading it gives the better line.
-EngineOption = Annotated[
-    str | None,
-    typer.Option("--engine", help="onnxruntime, openvino or tflite; the bundle's own when left out."),
-]
-ThreadsOption = Annotated[int | None, typer.Option("--threads", min=1, help="Threads of one inference.")]
-DeviceOption = Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:1, gpu ...")]
-ProviderOption = Annotated[
-    str | None, typer.Option("--provider", help="The engine's way to the device: cpu, cuda, tensorrt ...")
-]
 BundleOption = Annotated[
     Path | None,
     typer.Option("--bundle", readable=False, help="A bundle, folder or zip; the embedded one when left out."),
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="JSON on standard output, and nothing else there.")]
-DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 
 def main() -> None:
@@ -197,6 +198,9 @@ def info(
         print_json({**loaded.to_json(), "verdict": loaded.verdict})
     else:
         _print_bundle(loaded)
+
+
+app.registered_commands.extend(edge_fer.commands_measure.app.registered_commands)
 
 
 def _reference(bundle: Bundle, other: Path | None) -> Reference | None:

@@ -11,7 +11,10 @@ from contextlib import contextmanager
 
 _STDERR = 2
 # TensorFlow Lite's own prefix, and absl's: I0512 09:30:00.000000, or I0000 00:00:1715500000.000000.
-_INFORMATION = re.compile(rb"INFO: |I\d{4} [\d:.]+ +\d+ |WARNING: All log messages before absl")
+_INFORMATION = re.compile(
+    rb"INFO: |I\d{4} [\d:.]+ +\d+ |WARNING: All log messages before absl"
+    rb"|WARNING: \[[gn]pu_registry\.cc"  # accelerators that nobody asked for
+)
 
 
 @contextmanager

@@ -22,6 +22,7 @@ GRAPH_FILES: Mapping[str, tuple[str, ...]] = MappingProxyType(
 ENGINES = ("onnxruntime", "openvino", "tflite")
 PRECISIONS = ("fp32", "fp16", "int8")
 QUANTISATIONS = ("static", "dynamic", "none")
+FLOAT_COMPUTES = ("fp32", "bf16")
 OUTPUTS = ("probabilities", "primary", "reliability")
 OPTIONAL_OUTPUTS = ("embedding",)
 
@@ -46,6 +47,7 @@ class ModelSpec:
         source: checkpoint and calibration manifest SHA-256, tool versions.
         weights: licence and training data of the weights.
         failed: True for a bundle that was kept although a parity gate failed.
+        float_compute: what the operators that stayed float compute in, fp32 or bf16, where the processor can.
     """
 
     model: str
@@ -63,6 +65,7 @@ class ModelSpec:
     source: Mapping[str, str | Mapping[str, object] | None]
     weights: Mapping[str, str]
     failed: bool = False
+    float_compute: str = "fp32"
 
     @property
     def graph_files(self) -> tuple[str, ...]:
@@ -93,7 +96,7 @@ class ModelSpec:
         if not isinstance(value, Mapping):
             raise ValueError(f"expected an object of keys, got {shorten(value)}")
         known = {field.name for field in dataclasses.fields(cls)}
-        check_keys(value, required=known - {"failed"}, allowed=known)
+        check_keys(value, required=known - {"failed", "float_compute"}, allowed=known)
         target = _choice(value, "target", tuple(GRAPH_FILES))
         try:
             crop = CropSpec.from_json(value["input"])
@@ -115,6 +118,9 @@ class ModelSpec:
             source=_source(value["source"]),
             weights=_texts(value, "weights"),
             failed=_flag(value, "failed") if "failed" in value else False,
+            float_compute=_choice(value, "float_compute", FLOAT_COMPUTES)
+            if "float_compute" in value
+            else "fp32",
         )
 
 

@@ -12,7 +12,8 @@ from edge_fer.cli_errors import guarded, notice
 from edge_fer.errors import GateFailed, MissingPackageError, UsageError
 
 if TYPE_CHECKING:
-    from export.certify import Exported, ExportOptions
+    from export.certify import Exported
+    from export.options import ExportOptions
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -25,10 +26,16 @@ def export(
         str | None, typer.Argument(help="A checkpoint, or a network's name for seeded, untrained weights.")
     ] = None,
     output: Annotated[Path | None, typer.Option(help="Default MODEL-TARGET-PRECISION.fer here.")] = None,
-    precision: Annotated[str, typer.Option(help="fp32 or int8.")] = "fp32",
+    precision: Annotated[str, typer.Option(help="fp32, fp16, int8 or auto.")] = "fp32",
     calibration_data: Annotated[str | None, typer.Option(help="DATA or a manifest of `calibrate`.")] = None,
     samples: Annotated[int | None, typer.Option(min=1, help="Calibration faces (300).")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the choice of calibration faces.")] = 0,
+    recipe: Annotated[
+        str | None, typer.Option(help="How int8 is made: dynamic, or KEY=VALUE,... (docs/int8.md).")
+    ] = None,
+    stability: Annotated[
+        bool, typer.Option("--stability", help="Calibrate on two halves, too, and compare their answers.")
+    ] = False,
     parity_data: Annotated[str | None, typer.Option(help="DATA the bundle is judged on.")] = None,
     golden: Annotated[
         str | None, typer.Option(help="parity or synthetic: where the golden samples come from.")
@@ -46,12 +53,13 @@ def export(
     if golden not in (None, "parity", "synthetic"):
         raise UsageError(f"--golden: expected parity or synthetic, got {golden!r}")
     try:
-        from export import certify
+        from export.certify import certify
+        from export.options import ExportOptions
     except ImportError as error:
         raise MissingPackageError(
             f"export needs the package {error.name}: pip install -c constraints.txt -e '.[export]'"
         ) from error
-    options = certify.ExportOptions(
+    options = ExportOptions(
         checkpoint=checkpoint,
         target=target,
         precision=precision,
@@ -59,13 +67,15 @@ def export(
         calibration_data=calibration_data,
         samples=samples,
         seed=seed,
+        recipe=recipe,
+        stability=stability,
         parity_data=parity_data,
         golden=golden,
     )
     if reference_only:
         typer.echo(write_reference(options))
         return
-    finish(certify.certify(options), keep_failed=keep_failed, strict=strict)
+    finish(certify(options), keep_failed=keep_failed, strict=strict)
 
 
 def finish(exported: Exported, *, keep_failed: bool, strict: bool) -> None:
@@ -98,7 +108,7 @@ def finish(exported: Exported, *, keep_failed: bool, strict: bool) -> None:
 
 def write_reference(options: ExportOptions) -> Path:
     """Write the float network's outputs on the parity data to one .npz file."""
-    from export.certify import load_parity_set
+    from export.data import load_parity_set
     from export.place import check_reference_place
     from export.source import read_source
     from training.models.checkpoint import replace_file

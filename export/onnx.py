@@ -7,7 +7,7 @@ import io
 import logging
 import traceback
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from typing import ClassVar
 
@@ -16,9 +16,13 @@ import onnx
 import torch
 from numpy.typing import NDArray
 
-from calibrate.onnx import count_float, count_quantised, quantise
+import calibrate.onnx
+from calibrate.onnx_dynamic import quantise_dynamic
+from calibrate.recipe import Recipe
 from edge_fer.errors import EdgeFerError
 from edge_fer.spec import GRAPH_FILES
+from export import rewrites
+from export.half.onnx import halve
 from export.target import Graph
 from export.wrapper import INPUT, OUTPUTS, FusedGraph
 from training.models import ExpressionNetwork
@@ -36,30 +40,68 @@ class ExportError(EdgeFerError):
 
 
 class OnnxGraphs:
-    """A network as ONNX graphs, float or int8, for ONNX Runtime."""
+    """A network as ONNX graphs for ONNX Runtime."""
 
     engine: ClassVar[str] = "onnxruntime"
     packages: ClassVar[tuple[str, ...]] = ("torch", "onnx", "onnxruntime", "numpy")
+    default_recipe = calibrate.onnx.DEFAULT
 
     def __init__(self, network: ExpressionNetwork) -> None:
-        model = export_onnx(network)
-        self.encoder = encoder_nodes(model)
-        self.model = drop_outputs(model, ["embedding"])
+        self.network = network
+        self.model, self.encoder = rewritten_graph(network, rewrites.ONNX)
 
     def float_graph(self) -> Graph:
         """Return the float32 graph as it was exported."""
-        content = self.model.SerializeToString(deterministic=True)
-        return Graph({FILE: content}, "none", {}, count_operators(self.model))
+        return packed(self.model, "none")
 
-    def int8_graph(self, crops: NDArray[np.uint8], progress: Callable[[int], None] | None) -> Graph:
+    def half_graph(self) -> Graph:
+        """Return the graph with the encoder's constants in float16; ONNX Runtime computes in float32."""
+        return packed(halve(self.model, self.encoder), "none")
+
+    def dynamic_graph(self) -> Graph:
+        """Return the graph with matrix products of 8 bits, their inputs quantised as they come.
+
+        Raises:
+            CalibrationError: the encoder has no such products.
+        """
+        # Without `flatten_linears`: the quantiser knows MatMul, not Gemm.
+        model, encoder = rewritten_graph(self.network, rewrites.TFLITE)
+        return packed(halve(quantise_dynamic(model, encoder), encoder), "dynamic")
+
+    def int8_graph(
+        self, crops: NDArray[np.uint8], recipe: Recipe, progress: Callable[[int], None] | None
+    ) -> Graph:
         """Return the graph with its encoder statically quantised on `crops` (N, S, S, 3) uint8.
 
         Raises:
-            CalibrationError: nothing was quantised.
+            CalibrationError: nothing was quantised, or the quantiser cannot follow the recipe.
         """
-        quantised = quantise(self.model, self.encoder, crops, progress=progress)
-        content = quantised.SerializeToString(deterministic=True)
-        return Graph({FILE: content}, "static", count_quantised(quantised), count_float(quantised))
+        quantised = calibrate.onnx.quantise(self.model, self.encoder, crops, recipe=recipe, progress=progress)
+        # The quantiser adds nodes of its own; those of the head keep their names.
+        names = {node.name for node in quantised.graph.node} - self.head
+        return packed(halve(quantised, names), "static")
+
+    @property
+    def head(self) -> set[str]:
+        """Names of the nodes of the reliability head."""
+        return {node.name for node in self.model.graph.node} - set(self.encoder)
+
+
+def rewritten_graph(
+    network: ExpressionNetwork, changes: Sequence[rewrites.Rewrite]
+) -> tuple[onnx.ModelProto, list[str]]:
+    """Return the exported graph of the rewritten network and the names of its encoder's nodes."""
+    model = export_onnx(rewrites.rewrite(network, changes))
+    return drop_outputs(model, ["embedding"]), encoder_nodes(model)
+
+
+def packed(model: onnx.ModelProto, quantisation: str) -> Graph:
+    """Return a graph as its file, with its operators counted."""
+    content = model.SerializeToString(deterministic=True)
+    if quantisation == "none":
+        return Graph({FILE: content}, quantisation, {}, calibrate.onnx.count_float(model))
+    counts = calibrate.onnx.count_quantised(model), calibrate.onnx.count_float(model)
+    return Graph({FILE: content}, quantisation, *counts)
 
 
 def export_onnx(network: ExpressionNetwork) -> onnx.ModelProto:

@@ -14,9 +14,14 @@ import onnx
 import openvino
 from numpy.typing import NDArray
 
+import calibrate.openvino
 import export.onnx
-from calibrate.openvino import before, count_float, count_quantised, quantise
+from calibrate.openvino import ATTENTION, before, count_float, count_quantised, quantise
+from calibrate.openvino_dynamic import quantise_dynamic
+from calibrate.recipe import Recipe
 from edge_fer.spec import GRAPH_FILES
+from export import rewrites
+from export.half.openvino import halve
 from export.onnx import ExportError, quiet_exporter
 from export.target import Graph
 from training.models import ExpressionNetwork
@@ -27,29 +32,60 @@ NUMBERED = re.compile(r"\w+_\d+")
 
 
 class OpenVinoGraphs:
-    """A network as OpenVINO graphs, float or int8."""
+    """A network as OpenVINO graphs."""
 
     engine: ClassVar[str] = "openvino"
     packages: ClassVar[tuple[str, ...]] = ("torch", "onnx", "openvino", "nncf", "numpy")
+    default_recipe = calibrate.openvino.DEFAULT
 
     def __init__(self, network: ExpressionNetwork) -> None:
-        self.model = convert(export.onnx.export_onnx(network))
+        self.model = convert(export.onnx.export_onnx(rewrites.rewrite(network, rewrites.OPENVINO)))
         self.encoder = before(self.model, "embedding")
         self.model.remove_result(self.model.output("embedding").get_node())
+        self.attends = any(op.get_type_name() in ATTENTION for op in self.model.get_ordered_ops())
 
     def float_graph(self) -> Graph:
         """Return the float32 graph as it was converted."""
         return Graph(members(self.model), "none", {}, count_float(self.model))
 
-    def int8_graph(self, crops: NDArray[np.uint8], progress: Callable[[int], None] | None) -> Graph:
+    def half_graph(self) -> Graph:
+        """Return the graph with the encoder's constants in float16; it computes in bf16 where the CPU can."""
+        halved = halve(self.model, self.encoder)
+        return Graph(members(halved), "none", {}, count_float(self.model), float_compute="bf16")
+
+    def dynamic_graph(self) -> Graph:
+        """Return the graph with weights of 8 bits, inputs of matrix products quantised as they come.
+
+        Raises:
+            CalibrationError: the encoder has no such products.
+        """
+        return self.packed(quantise_dynamic(self.model, self.encoder), "dynamic")
+
+    def int8_graph(
+        self, crops: NDArray[np.uint8], recipe: Recipe, progress: Callable[[int], None] | None
+    ) -> Graph:
         """Return the graph with its encoder statically quantised on `crops` (N, S, S, 3) uint8.
 
         Raises:
-            CalibrationError: nothing was quantised.
+            CalibrationError: nothing was quantised, or the quantiser cannot follow the recipe.
         """
-        quantised = quantise(self.model, self.encoder, crops, progress=progress)
+        quantised = quantise(self.model, self.encoder, crops, recipe=recipe, progress=progress)
         number_nameless(quantised)
-        return Graph(members(quantised), "static", count_quantised(quantised), count_float(quantised))
+        return self.packed(quantised, "static")
+
+    def packed(self, quantised: openvino.Model, quantisation: str) -> Graph:
+        """Return a quantised graph as its files.
+
+        What stays float beside attention is worth computing in bf16; a plain convolutional encoder leaves
+        nothing but the head, which would only lose digits.
+        """
+        return Graph(
+            members(halve(quantised, self.encoder)),
+            quantisation,
+            count_quantised(quantised),
+            count_float(quantised),
+            float_compute="bf16" if self.attends else "fp32",
+        )
 
 
 def convert(model: onnx.ModelProto) -> openvino.Model:

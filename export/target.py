@@ -10,6 +10,7 @@ from typing import ClassVar, Protocol, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from calibrate.recipe import Recipe
 from edge_fer.errors import MissingPackageError, UsageError
 from training.models import ExpressionNetwork
 
@@ -23,16 +24,23 @@ class Graph:
         quantisation: none, dynamic or static.
         quantised_ops: operation type to the count that is quantised.
         float_ops: operation type to the count that computes in float.
+        float_compute: what its float operators compute in, fp32, or bf16 where the processor can.
     """
 
     members: Mapping[str, bytes]
     quantisation: str
     quantised_ops: Mapping[str, int]
     float_ops: Mapping[str, int]
+    float_compute: str = "fp32"
+
+    @property
+    def size_bytes(self) -> int:
+        """Size of all its files."""
+        return sum(len(content) for content in self.members.values())
 
 
 class Converted(Protocol):
-    """A network in one target's format.
+    """A network in one target's format, rewritten for its kernels.
 
     Attributes:
         engine: that runs the target by default.
@@ -49,16 +57,36 @@ class Converted(Protocol):
         """Return the float32 graph."""
         ...
 
-    def int8_graph(self, crops: NDArray[np.uint8], progress: Callable[[int], None] | None) -> Graph:
-        """Return the graph with its encoder quantised.
+    def half_graph(self) -> Graph:
+        """Return the graph whose encoder has float16 constants and computes in bf16 where its engine can."""
+        ...
+
+    def dynamic_graph(self) -> Graph:
+        """Return the graph whose encoder has int8 weights, and activations quantised row by row as it runs.
+
+        Raises:
+            CalibrationError: the target has no such form, or nothing was quantised.
+        """
+        ...
+
+    def int8_graph(
+        self, crops: NDArray[np.uint8], recipe: Recipe, progress: Callable[[int], None] | None
+    ) -> Graph:
+        """Return the graph with its encoder statically quantised.
 
         Args:
             crops: (N, S, S, 3) uint8 RGB calibration faces.
+            recipe: how.
             progress: called with the number of faces seen.
 
         Raises:
-            CalibrationError: nothing was quantised.
+            CalibrationError: nothing was quantised, or the target's quantiser cannot follow the recipe.
         """
+        ...
+
+    @property
+    def default_recipe(self) -> Recipe:
+        """The recipe that the target is quantised by when nobody names another."""
         ...
 
 

@@ -10,9 +10,13 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from calibrate.tflite import count_float, count_quantised, quantise
+import calibrate.tflite
+from calibrate.recipe import Recipe
+from calibrate.tflite import count_float, count_quantised, quantise, quantise_dynamic
 from edge_fer.native_log import without_information
 from edge_fer.spec import GRAPH_FILES
+from export import rewrites
+from export.half.tflite import halve
 from export.onnx import ExportError, failing_module, innermost, quiet_exporter
 from export.target import Graph
 from export.wrapper import INPUT, FusedGraph
@@ -38,21 +42,42 @@ class TfliteGraphs:
         "numpy",
     )
 
+    default_recipe = calibrate.tflite.DEFAULT
+
     def __init__(self, network: ExpressionNetwork) -> None:
-        self.graph = export_tflite(network)
+        self.graph = export_tflite(rewrites.rewrite(network, rewrites.TFLITE))
 
     def float_graph(self) -> Graph:
         """Return the float32 graph as it was converted."""
         return Graph({FILE: self.graph}, "none", {}, count_float(self.graph))
 
-    def int8_graph(self, crops: NDArray[np.uint8], progress: Callable[[int], None] | None) -> Graph:
-        """Return the graph with its encoder statically quantised on `crops` (N, S, S, 3) uint8.
+    def half_graph(self) -> Graph:
+        """Return the graph with the encoder's constants in float16; XNNPACK computes in float32 on x86."""
+        return Graph({FILE: halve(self.graph, ENCODER)}, "none", {}, count_float(self.graph))
+
+    def dynamic_graph(self) -> Graph:
+        """Return the graph with weights of 8 bits, inputs quantised row by row as they come.
 
         Raises:
             CalibrationError: nothing was quantised.
         """
-        quantised = quantise(self.graph, ENCODER, crops, progress=progress)
-        return Graph({FILE: quantised}, "static", count_quantised(quantised), count_float(quantised))
+        return packed(quantise_dynamic(self.graph, ENCODER), "dynamic")
+
+    def int8_graph(
+        self, crops: NDArray[np.uint8], recipe: Recipe, progress: Callable[[int], None] | None
+    ) -> Graph:
+        """Return the graph with its encoder statically quantised on `crops` (N, S, S, 3) uint8.
+
+        Raises:
+            CalibrationError: nothing was quantised, or the quantiser cannot follow the recipe.
+        """
+        return packed(quantise(self.graph, ENCODER, crops, recipe=recipe, progress=progress), "static")
+
+
+def packed(quantised: bytes, quantisation: str) -> Graph:
+    """Return a quantised graph as its file, what stays float in the encoder with float16 constants."""
+    counts = count_quantised(quantised), count_float(quantised)
+    return Graph({FILE: halve(quantised, ENCODER)}, quantisation, *counts)
 
 
 class NamedOutputs(nn.Module):

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edge_fer.bundle import Bundle
+
+WARM_UP_RUNS = 5
+"""Runs before a profile counts: engines choose kernels and pack weights in the first ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +40,26 @@ class EngineOptions:
         threads: threads that work on one inference, at least 1.
         device: cpu, cuda, cuda:1 ...
         provider: the engine's way to the device: cpu, cuda, tensorrt, xnnpack ..., or its own name for it.
+        profile: load the graph so that `Engine.profile` can tell the time of every node; runs get slower.
     """
 
     engine: str | None = None
     threads: int | None = None
     device: str | None = None
     provider: str | None = None
+    profile: bool = False
+
+
+class NodeTime(NamedTuple):
+    """What one executed node of a graph took in one run.
+
+    Attributes:
+        type: the operator, in the engine's own words; a node that was fused into another is not listed.
+        ms: milliseconds; engines count in whole microseconds.
+    """
+
+    type: str
+    ms: float
 
 
 class Engine(Protocol):
@@ -63,6 +80,20 @@ class Engine(Protocol):
 
     def describe(self) -> dict[str, object]:
         """Return engine, version, provider and threads, for records of a run."""
+        ...
+
+    def profile(self, images: NDArray[np.uint8], runs: int) -> list[list[NodeTime]]:
+        """Return what every node took in each of some runs, or one list of means where no more is known.
+
+        For an engine that was loaded with `EngineOptions.profile`, and once.
+
+        Args:
+            images: (N, S, S, 3) uint8 RGB 0..255.
+            runs: how often the graph runs, after `WARM_UP_RUNS` that are not counted.
+
+        Raises:
+            EngineError: the engine failed, cannot tell, or was not loaded with `EngineOptions.profile`.
+        """
         ...
 
 

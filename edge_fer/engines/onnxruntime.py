@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edge_fer.bundle import Bundle
-from edge_fer.engines.base import EngineOptions, Outputs
+from edge_fer.engines.base import WARM_UP_RUNS, EngineOptions, NodeTime, Outputs
 from edge_fer.engines.contract import TypeNames, check_contract, check_images, one_line
 from edge_fer.errors import EngineError
 from edge_fer.spec import ModelSpec
@@ -36,6 +39,7 @@ class OnnxRuntimeEngine:
         self._version = version
         self._output_names = [output.name for output in session.get_outputs()]
         self._errors = _runtime_errors()
+        self._profile_folder: tempfile.TemporaryDirectory[str] | None = None
         _check_contract(session, None)
         self._size = int(session.get_inputs()[0].shape[1])
 
@@ -72,6 +76,11 @@ class OnnxRuntimeEngine:
         settings.inter_op_num_threads = 1
         if options.threads is not None:
             settings.intra_op_num_threads = options.threads
+        folder = None
+        if options.profile:
+            folder = tempfile.TemporaryDirectory(prefix="edge-fer-")
+            settings.enable_profiling = True
+            settings.profile_file_prefix = str(Path(folder.name) / "profile")
         try:
             session = onnxruntime.InferenceSession(
                 graph, settings, providers=[(provider, provider_options)], enable_fallback=0
@@ -87,7 +96,9 @@ class OnnxRuntimeEngine:
                 "install what the provider needs, or ask for --provider cpu"
             )
         session.disable_fallback()
-        return cls(session, provider, options.threads, onnxruntime.__version__)
+        engine = cls(session, provider, options.threads, onnxruntime.__version__)
+        engine._profile_folder = folder
+        return engine
 
     @property
     def session(self) -> onnxruntime.InferenceSession:
@@ -121,6 +132,36 @@ class OnnxRuntimeEngine:
             "provider": self._provider,
             "threads": self._threads,
         }
+
+    def profile(self, images: NDArray[np.uint8], runs: int) -> list[list[NodeTime]]:
+        """Return what every node took in each of some runs; ends the session's only profile.
+
+        Args:
+            images: (N, S, S, 3) uint8 RGB 0..255.
+            runs: how often the graph runs, after `WARM_UP_RUNS` that are not counted.
+
+        Raises:
+            EngineError: ONNX Runtime failed, or the engine was not loaded with `EngineOptions.profile`.
+        """
+        if self._profile_folder is None:
+            raise EngineError("this session was not loaded for a profile: load it with profile=True")
+        for _ in range(WARM_UP_RUNS + runs):
+            self.run(images)
+        with self._profile_folder:
+            events = json.loads(Path(self._session.end_profiling()).read_text(encoding="utf-8"))
+        self._profile_folder = None
+        nodes = [
+            NodeTime(str(event["args"]["op_name"]), event["dur"] / 1e3)
+            for event in events
+            if event.get("cat") == "Node" and event["name"].endswith("_kernel_time")
+        ]
+        recorded = sum(event["name"] == "model_run" for event in events)  # those before this call, too
+        each, rest = divmod(len(nodes), recorded)
+        if rest or not each:
+            raise EngineError(
+                f"onnxruntime: expected the same nodes in {recorded} runs, its profile has {len(nodes)}"
+            )
+        return [nodes[start : start + each] for start in range((recorded - runs) * each, len(nodes), each)]
 
 
 def _choose_provider(options: EngineOptions, available: list[str]) -> tuple[str, dict[str, str]]:

@@ -6,12 +6,15 @@ import json
 from pathlib import Path
 
 import click
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 import cli
+from edge_fer.bundle import Bundle
 from edge_fer.faces import FaceSet, face_hash, load_crops, read_data
 from edge_fer.preprocess import CropSpec
+from tests.conftest import edit, tiny_outputs
 
 from .conftest import draw_faces
 
@@ -107,3 +110,31 @@ def test_an_interrupt_leaves_nothing(faces: Path, tmp_path: Path, monkeypatch: p
     monkeypatch.setattr("edge_fer.output.os.replace", interrupt)
     assert calibrate(faces, "--output", tmp_path / "m.json", "--samples", 100) == (130, [], ["interrupted"])
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_bundle_spreads_the_choice_over_its_confidence(
+    faces: Path, tmp_path: Path, tiny_bundle: Path
+) -> None:
+    path = tmp_path / "m.json"
+    assert calibrate(faces, "--output", path, "--samples", 100, "--bundle", tiny_bundle) == (
+        0,
+        [str(path)],
+        [],
+    )
+    content = json.loads(path.read_text())
+    assert content["bundle"] == Bundle.load(tiny_bundle).digest
+    crops = load_crops(read_data(str(path)), Bundle.load(tiny_bundle).spec.input)
+    expected = tiny_outputs(crops)[2]
+    np.testing.assert_allclose([face["confidence"] for face in content["faces"]], expected, atol=1e-5)
+    by_class = tmp_path / "c.json"
+    assert calibrate(faces, "--output", by_class, "--samples", 100)[0] == 0
+    assert hashes(str(path)) != hashes(str(by_class))
+
+
+def test_a_quantised_bundle_is_not_asked(faces: Path, tmp_path: Path, tiny_bundle: Path) -> None:
+    edit(tiny_bundle, lambda fields: fields.update(precision="int8", quantisation="static"))
+    path = tmp_path / "m.json"
+    code, output, errors = calibrate(faces, "--output", path, "--bundle", tiny_bundle)
+    assert (code, output) == (1, []) and len(errors) == 1
+    assert "expected a float bundle to ask for its confidence, got int8 (static)" in errors[0]
+    assert not path.exists()

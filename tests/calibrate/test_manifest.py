@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from calibrate.manifest import (
     HASH_CROP,
+    POOL,
     CalibrationSet,
     check_size,
     choose_faces,
     is_manifest,
-    stratified_order,
+    read_confidence,
     whole_manifest,
 )
+from calibrate.strata import stratified_order
 from edge_fer.errors import CalibrationError, InputError
 from edge_fer.faces import FaceSet, face_hash, load_crops, read_data
 
@@ -52,12 +56,6 @@ def test_every_prefix_of_the_order_is_balanced(labels: list[int], seed: int) -> 
         # A class that still has faces is never more than one behind any other.
         assert not lasting or max(taken.values()) - min(lasting) <= 1
     assert order == stratified_order(np.array(labels, np.int64), seed)
-
-
-def test_the_seed_matters() -> None:
-    labels = np.zeros(50, np.int64)
-    assert stratified_order(labels, 0) != stratified_order(labels, 1)
-    assert stratified_order(labels, 0) != sorted(stratified_order(labels, 0))
 
 
 @pytest.mark.parametrize("samples", [4, 30, 39, 40, 100, 139])
@@ -160,7 +158,7 @@ def test_a_manifest_that_was_made_small_on_purpose_is_taken(faces: FaceSet, tmp_
     assert whole_manifest(path, HASH_CROP, explicit=True).warning is not None
 
 
-@pytest.mark.parametrize("change", [{"seed": "0"}, {"seed": None}, {"warning": 3}])
+@pytest.mark.parametrize("change", [{"seed": "0"}, {"seed": None}, {"warning": 3}, {"bundle": 7}])
 def test_a_manifest_with_odd_fields_is_refused(
     faces: FaceSet, tmp_path: Path, change: dict[str, object]
 ) -> None:
@@ -175,3 +173,111 @@ def test_what_counts_as_a_manifest(tmp_path: Path) -> None:
     assert is_manifest("m.json") and is_manifest("M.JSON")
     assert not is_manifest("ferplus:d") and not is_manifest("faces.csv")
     assert not is_manifest(str(tmp_path / "folder.json"))
+
+
+def brightness(crops: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Stand for a float model: surer of brighter faces, 0..1."""
+    return (crops[:, :8, :8].mean(axis=(1, 2, 3)) / 255).astype(np.float32)
+
+
+def choose_spread(faces: FaceSet, samples: int, seed: int = 0) -> CalibrationSet:
+    return choose_faces(
+        faces, HASH_CROP, samples=samples, seed=seed, exclude=(), explicit=True, confidence=brightness
+    )
+
+
+def test_the_choice_spreads_over_confidence(tmp_path: Path) -> None:
+    many = read_data(str(draw_faces(tmp_path / "many", {"neutral": 100, "anger": 100}, seed=6)))
+    scored: list[int] = []
+
+    def score(crops: NDArray[np.uint8]) -> NDArray[np.float32]:
+        scored.append(len(crops))
+        return brightness(crops)
+
+    arguments = {"samples": 40, "seed": 3, "exclude": (), "explicit": True}
+    chosen = choose_faces(many, HASH_CROP, **arguments, confidence=score)  # type: ignore[arg-type]
+    assert scored == [POOL * 40] and len(chosen.crops) == 40
+    assert chosen.confidence is not None
+    np.testing.assert_array_equal(chosen.confidence, brightness(chosen.crops))
+    pool = choose_faces(many, HASH_CROP, **{**arguments, "samples": POOL * 40})  # type: ignore[arg-type]
+    for label in {face.label for face in many.faces}:
+        mine, theirs = (
+            np.sort([score for face, score in zip(each.faces, scores, strict=True) if face.label == label])
+            for each, scores in ((chosen, chosen.confidence), (pool, brightness(pool.crops)))
+        )
+        assert len(mine) == 20 and len(theirs) == 80
+        # Four of each fifth of its class.
+        edges = [(part[0], part[-1]) for part in np.array_split(theirs, 5)]
+        assert [sum(low <= score <= high for score in mine) for low, high in edges] == [4] * 5
+
+
+def test_a_choice_by_confidence_is_reproducible_and_without_duplicates(faces: FaceSet) -> None:
+    first, again, other = (choose_spread(faces, 60, seed) for seed in (0, 0, 1))
+    assert first.faces == again.faces and first.sha256() == again.sha256() != other.sha256()
+    assert len({face_hash(crop) for crop in first.crops}) == 60
+    counts = Counter(face.label for face in first.faces)
+    assert sorted(counts.values()) == [10, 16, 17, 17]
+
+
+def test_few_faces_to_spread_over_are_taken_whole(faces: FaceSet) -> None:
+    everything = choose_spread(faces, 200)
+    assert len(everything.faces) == len(faces.faces) and everything.warning is None
+    with pytest.raises(CalibrationError, match="got 99"):
+        choose_faces(faces, HASH_CROP, samples=99, seed=0, exclude=(), explicit=False, confidence=brightness)
+
+
+@pytest.mark.parametrize("scores", [np.zeros(3, np.float32), np.full(140, np.nan, np.float32)])
+def test_a_confidence_that_is_none_is_refused(faces: FaceSet, scores: NDArray[np.float32]) -> None:
+    with pytest.raises(CalibrationError, match="expected a finite confidence of each of 140 faces"):
+        choose_faces(
+            faces, HASH_CROP, samples=100, seed=0, exclude=(), explicit=True, confidence=lambda _: scores
+        )
+
+
+def test_confidence_and_its_bundle_are_read_back(faces: FaceSet, tmp_path: Path) -> None:
+    chosen = replace(choose_spread(faces, 110), scored_by="ab" * 32)
+    path = write_manifest(chosen, tmp_path / "m.json")
+    content = json.loads(path.read_text())
+    assert content["format"] == "edge-fer-manifest-1" and content["bundle"] == "ab" * 32
+    assert all(0 <= entry["confidence"] <= 1 for entry in content["faces"])
+    whole = whole_manifest(path, HASH_CROP, explicit=False)
+    assert whole.scored_by == chosen.scored_by and whole.sha256() == chosen.sha256()
+    assert whole.confidence is not None
+    np.testing.assert_allclose(whole.confidence, chosen.confidence, rtol=0, atol=1e-6)
+    again = write_manifest(whole, tmp_path / "again.json")
+    assert json.loads(again.read_text())["faces"] == content["faces"]
+
+
+def test_a_manifest_of_before_confidence_is_read(faces: FaceSet, tmp_path: Path) -> None:
+    path = write_manifest(choose(faces, 100), tmp_path / "m.json")
+    content = json.loads(path.read_text())
+    del content["bundle"]
+    path.write_text(json.dumps(content))
+    whole = whole_manifest(path, HASH_CROP, explicit=False)
+    assert (whole.confidence, whole.scored_by) == (None, None)
+
+
+@given(st.lists(st.none() | st.floats(0, 1) | st.integers(0, 1), max_size=9))
+def test_confidence_is_there_for_all_faces_or_for_none(values: list[float | None]) -> None:
+    if None not in values and values:
+        found = read_confidence(Path("m.json"), list(values))
+        assert found is not None
+        np.testing.assert_array_equal(found, np.array(values, np.float32))
+    elif any(value is not None for value in values):
+        with pytest.raises(InputError, match=r"m\.json: expected a `confidence` from 0 to 1"):
+            read_confidence(Path("m.json"), list(values))
+    else:
+        assert read_confidence(Path("m.json"), list(values)) is None
+
+
+@given(
+    st.booleans()
+    | st.text()
+    | st.lists(st.floats())
+    | st.floats(1, exclude_min=True)
+    | st.floats(max_value=0, exclude_max=True)
+    | st.just(float("nan"))
+)
+def test_a_confidence_that_is_no_share_is_refused(value: object) -> None:
+    with pytest.raises(InputError, match="expected a `confidence` from 0 to 1"):
+        read_confidence(Path("m.json"), [0.5, value])

@@ -6,6 +6,7 @@ import logging
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,10 +20,20 @@ import openvino
 from openvino import opset8 as ops
 from openvino.opset13 import scaled_dot_product_attention as fused_attention
 
-from calibrate.openvino import before, count_float, count_quantised, normalisation, quantise
+from calibrate.openvino import (
+    DEFAULT,
+    before,
+    count_float,
+    count_quantised,
+    entrance,
+    in_modules,
+    quantise,
+)
+from calibrate.recipe import Recipe
 from edge_fer.errors import CalibrationError
 
 SIZE = 12
+WHOLE = replace(DEFAULT, float_first=False)  # both convolutions
 PIXELS = ["enc/transpose", "enc/convert", "enc/subtract", "enc/scale"]
 ENCODER = [*PIXELS, "enc/conv1", "enc/relu1", "enc/conv2", "enc/add", "enc/relu2", "embedding"]
 ATTENTION = {"plain": {"enc/scores", "enc/softmax", "enc/mix"}, "fused": {"enc/attention"}}
@@ -78,7 +89,7 @@ def crops() -> NDArray[np.uint8]:
 
 @pytest.fixture(scope="module")
 def quantised(model: openvino.Model, crops: NDArray[np.uint8]) -> openvino.Model:
-    return quantise(model, before(model, "embedding"), crops)
+    return quantise(model, before(model, "embedding"), crops, recipe=WHOLE)
 
 
 def answers(model: openvino.Model, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -101,8 +112,10 @@ def widened(model: openvino.Model) -> set[str]:
 
 def test_the_encoder_is_what_the_embedding_depends_on(model: openvino.Model) -> None:
     assert before(model, "embedding") == ENCODER
-    assert {name for name in ENCODER if name in normalisation(model)} == set(PIXELS)
-    assert "head/matmul1" not in normalisation(model)
+    pixels, first = entrance(model)
+    assert {name for name in ENCODER if name in pixels} == set(PIXELS)
+    assert "head/matmul1" not in pixels
+    assert first == {"enc/conv1"}
 
 
 def test_the_encoder_is_quantised_and_the_head_is_not(quantised: openvino.Model) -> None:
@@ -166,7 +179,7 @@ def test_attention_is_quantised_as_a_transformer_is(
 
     monkeypatch.setattr(nncf, "quantize", spy)
     attentive = make_model(attention)
-    found = quantise(attentive, before(attentive, "embedding"), crops[:10])
+    found = quantise(attentive, before(attentive, "embedding"), crops[:10], recipe=WHOLE)
     assert kinds == [nncf.ModelType.TRANSFORMER]
     assert ATTENTION[attention] <= set(before(attentive, "embedding"))
     assert count_quantised(found)["Convolution"] == 2
@@ -198,8 +211,8 @@ def test_the_quantiser_is_quiet_and_tells_its_progress(
 def test_the_faces_decide_the_ranges(
     quantised: openvino.Model, model: openvino.Model, crops: NDArray[np.uint8]
 ) -> None:
-    again = quantise(model, before(model, "embedding"), crops)
-    dark = quantise(model, before(model, "embedding"), crops // 4)
+    again = quantise(model, before(model, "embedding"), crops, recipe=WHOLE)
+    dark = quantise(model, before(model, "embedding"), crops // 4, recipe=WHOLE)
     np.testing.assert_array_equal(answers(again, crops), answers(quantised, crops))
     assert np.abs(answers(dark, crops) - answers(quantised, crops)).max() > 0
 
@@ -215,3 +228,98 @@ def test_the_tools_report_to_nobody(tmp_path: Path) -> None:
     root = Path(__file__).parents[2]
     subprocess.run([sys.executable, "-c", code], env=environment, check=True, cwd=root)
     assert not (tmp_path / "intel").exists()
+
+
+def test_the_convolution_that_reads_the_pixels_stays_float(
+    model: openvino.Model, crops: NDArray[np.uint8]
+) -> None:
+    found = quantise(model, before(model, "embedding"), crops[:10])
+    assert count_quantised(found)["Convolution"] == count_float(found)["Convolution"] == 1
+    assert "enc/conv1" not in readers(found) and "enc/conv2" in readers(found)
+
+
+def make_modules() -> openvino.Model:
+    """Build three convolutions in modules, with a nameless scale in front of the last two, and an end."""
+    generator = np.random.default_rng(2)
+    image = ops.parameter([-1, SIZE, SIZE, 3], np.uint8, name="image")
+    planes = ops.transpose(
+        ops.convert(image, "f32"), np.array([0, 3, 1, 2], np.int64), name="graph/Transpose"
+    )
+    x: openvino.Node = ops.multiply(planes, np.float32(1 / 255), name="graph/Mul")
+    for number in range(3):
+        scale = ops.multiply(x, generator.uniform(0.5, 1.5, (1, 3, 1, 1)).astype(np.float32))
+        scale.set_friendly_name(f"Multiply_{number + 10}")
+        weight = (generator.normal(size=(3, 3, 3, 3)) / 5).astype(np.float32)
+        name = f"enc.blocks.{number}/Conv"
+        x = ops.relu(ops.convolution(scale, weight, [1, 1], [1, 1], [1, 1], [1, 1], name=name))
+        x.set_friendly_name(f"enc.blocks.{number}/Relu")
+    embedding = ops.reduce_mean(x, np.array([2, 3], np.int64), keep_dims=False, name="enc/ReduceMean")
+    image.output(0).set_names({"image"})
+    embedding.output(0).set_names({"embedding"})
+    return openvino.Model([embedding], [image], "modules")
+
+
+def test_nameless_operations_count_with_what_reads_them() -> None:
+    model = make_modules()
+    encoder = before(model, "embedding")
+    inside = in_modules(model, encoder, ["enc.blocks.1"])
+    assert inside == {"Multiply_11", "enc.blocks.1/Conv", "enc.blocks.1/Relu"}
+    assert in_modules(model, encoder, []) == set()
+    with pytest.raises(CalibrationError, match=r"got enc\.blocks\.3$"):
+        in_modules(model, encoder, ["enc.blocks.3"])
+
+
+def test_modules_stay_float_when_asked(crops: NDArray[np.uint8]) -> None:
+    model = make_modules()
+    recipe = replace(DEFAULT, float_modules=frozenset({"enc.blocks.1"}))
+    found = quantise(model, before(model, "embedding"), crops[:10], recipe=recipe)
+    assert count_quantised(found)["Convolution"] == 1  # the first one reads the pixels
+    assert "enc.blocks.2/Conv" in readers(found)
+    assert not {"Multiply_11", "enc.blocks.1/Conv"} & readers(found)
+
+
+def widths(model: openvino.Model) -> list[float]:
+    """Return the width of every activation quantiser's range, in the graph's order."""
+    quantisers = [op for op in model.get_ordered_ops() if op.get_type_name() == "FakeQuantize"]
+    ends = [[op.input_value(port).get_node().data.item() for port in (1, 2)] for op in quantisers]
+    return [high - low for low, high in ends]
+
+
+def test_estimators_keep_more_or_less_of_the_range(model: openvino.Model, crops: NDArray[np.uint8]) -> None:
+    some = crops[:20].copy()
+    some[:, : SIZE // 2] = 128  # faces of which one has twice the contrast
+    some[1:] = some[1:] // 2 + 64
+    found = {
+        ranges: sum(
+            widths(quantise(model, before(model, "embedding"), some, recipe=replace(WHOLE, ranges=ranges)))
+        )
+        for ranges in ("minmax", "mean", "percentile", "mse")
+    }
+    assert found["mean"] < found["mse"] <= found["minmax"] * 1.001
+    assert found["mean"] < found["percentile"] <= found["minmax"] * 1.001
+
+
+@pytest.mark.parametrize("correction", ["none", "fast", "slow"])
+def test_the_recipe_reaches_the_tool(
+    monkeypatch: pytest.MonkeyPatch, model: openvino.Model, crops: NDArray[np.uint8], correction: str
+) -> None:
+    import nncf
+
+    given: dict[str, object] = {}
+
+    def spy(*_: object, **others: object) -> object:
+        given.update(others)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(nncf, "quantize", spy)
+    recipe = Recipe(symmetric=True, smooth_quant=0.3, bias_correction=correction)
+    with pytest.raises(KeyboardInterrupt):
+        quantise(model, before(model, "embedding"), crops[:10], recipe=recipe)
+    advanced = given["advanced_parameters"]
+    assert given["preset"] == nncf.QuantizationPreset.PERFORMANCE
+    assert advanced.overflow_fix == nncf.OverflowFix.DISABLE
+    assert advanced.smooth_quant_alphas.matmul == 0.3
+    assert advanced.disable_bias_correction == (correction == "none")
+    assert given["fast_bias_correction"] == (correction != "slow")
+    with pytest.raises(CalibrationError, match="NNCF: expected activations u8, got s8"):
+        quantise(model, before(model, "embedding"), crops, recipe=Recipe(activations="s8"))

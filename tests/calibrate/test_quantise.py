@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from calibrate.onnx import BATCH, CropReader, count_float, count_quantised, quantise
+from calibrate.onnx import DEFAULT, count_float, count_quantised, entrance, prepare, quantise
+from calibrate.onnx_ranges import BATCH, ESTIMATORS, activations, find_ranges
+from calibrate.recipe import Recipe
 from edge_fer.engines.onnxruntime import OnnxRuntimeEngine
 from edge_fer.errors import CalibrationError
 
 SIZE = 12
+WHOLE = replace(DEFAULT, float_first=False)  # both convolutions, so that one behind the other is seen
 ENCODER = ["enc/Transpose", "enc/Cast", "enc/Conv", "enc/Relu", "enc/Conv_2", "enc/Add", "enc/Relu_2"]
 ENCODER += ["enc/GlobalAveragePool", "enc/Flatten"]
 
@@ -75,7 +80,7 @@ def crops() -> NDArray[np.uint8]:
 
 @pytest.fixture(scope="module")
 def quantised(model: onnx.ModelProto, crops: NDArray[np.uint8]) -> onnx.ModelProto:
-    return quantise(model, ENCODER, crops)
+    return quantise(model, ENCODER, crops, recipe=WHOLE)
 
 
 def weights(model: onnx.ModelProto) -> list[NDArray[np.int8]]:
@@ -115,7 +120,10 @@ def test_the_graph_stays_within_what_old_engines_read(quantised: onnx.ModelProto
 def test_weights_keep_seven_bits_unless_told_otherwise(
     quantised: onnx.ModelProto, model: onnx.ModelProto, crops: NDArray[np.uint8]
 ) -> None:
-    narrow, wide = weights(quantised), weights(quantise(model, ENCODER, crops[:20], reduce_range=False))
+    narrow, wide = (
+        weights(quantised),
+        weights(quantise(model, ENCODER, crops[:20], recipe=replace(WHOLE, weights="s8"))),
+    )
     assert len(narrow) == len(wide) == 2
     for kernel in narrow:
         assert kernel.min() >= -64 and kernel.max() <= 64
@@ -136,23 +144,24 @@ def test_int8_is_close_to_float(
 def test_the_same_input_gives_the_same_bytes(
     quantised: onnx.ModelProto, model: onnx.ModelProto, crops: NDArray[np.uint8]
 ) -> None:
-    again = quantise(model, ENCODER, crops)
+    again = quantise(model, ENCODER, crops, recipe=WHOLE)
     assert again.SerializeToString(deterministic=True) == quantised.SerializeToString(deterministic=True)
 
 
 def test_the_faces_decide_the_ranges(
     quantised: onnx.ModelProto, model: onnx.ModelProto, crops: NDArray[np.uint8]
 ) -> None:
-    dark = quantise(model, ENCODER, crops // 4)
+    dark = quantise(model, ENCODER, crops // 4, recipe=WHOLE)
     assert dark.SerializeToString(deterministic=True) != quantised.SerializeToString(deterministic=True)
 
 
 @pytest.mark.parametrize(
     ("nodes", "said"),
     [
-        ([], "got none of 0 named"),
-        (["enc/Transpose", "somewhere/Conv"], "got none of 2 named"),
-        (["enc/Relu", "enc/Add", "enc/GlobalAveragePool"], "left all of them float"),
+        ([], "got none among 0 named"),
+        (["enc/Transpose", "somewhere/Conv"], "got none among 2 named"),
+        (["enc/Relu", "enc/Add", "enc/GlobalAveragePool"], "got none among 3 named"),
+        (["enc/Conv", "enc/Relu"], "left all of them float"),  # it reads the pixels
     ],
 )
 def test_nothing_quantised_is_an_error(
@@ -172,15 +181,159 @@ def test_the_quantiser_is_quiet_and_logging_is_as_before(
 ) -> None:
     seen: list[int] = []
     quantise(model, ENCODER, crops[:60], progress=seen.append)
-    assert seen == [50, 60]
+    assert seen == list(range(BATCH, 61, BATCH))
     assert capfd.readouterr() == ("", "")
     assert logging.root.manager.disable == logging.NOTSET
 
 
-def test_the_reader_gives_every_face_once(crops: NDArray[np.uint8]) -> None:
-    reader = CropReader(crops, None)
-    batches = []
-    while (batch := reader.get_next()) is not None:
-        batches.append(batch["image"])
-    assert [len(batch) for batch in batches] == [BATCH, BATCH, 20]
-    np.testing.assert_array_equal(np.concatenate(batches), crops)
+def readers(model: onnx.ModelProto) -> set[str]:
+    """Return the names of the nodes that read a dequantised tensor other than a constant."""
+    constants = {item.name for item in model.graph.initializer}
+    dequantise = [node for node in model.graph.node if node.op_type == "DequantizeLinear"]
+    values = {node.output[0] for node in dequantise if node.input[0] not in constants}
+    return {node.name for node in model.graph.node if values & set(node.input)}
+
+
+def test_the_convolution_that_reads_the_pixels_stays_float(
+    model: onnx.ModelProto, crops: NDArray[np.uint8]
+) -> None:
+    before, first = entrance(model)
+    assert (before, first) == ({"enc/Transpose", "enc/Cast"}, {"enc/Conv"})
+    found = quantise(model, ENCODER, crops[:20])
+    assert count_quantised(found) == {"Add": 1, "Conv": 1, "GlobalAveragePool": 1}
+    assert "enc/Conv" not in readers(found) and "enc/Conv_2" in readers(found)
+
+
+def test_modules_stay_float_when_asked(model: onnx.ModelProto, crops: NDArray[np.uint8]) -> None:
+    renamed = onnx.ModelProto()
+    renamed.CopyFrom(model)
+    for node in renamed.graph.node:
+        if node.name == "enc/Conv_2":
+            node.name = "enc.block.1/Conv"
+    names = [node.name for node in renamed.graph.node if node.name.startswith("enc")]
+    kept = replace(WHOLE, float_modules=frozenset({"enc.block"}))
+    assert count_quantised(quantise(renamed, names, crops[:20], recipe=kept))["Conv"] == 1
+    (node,) = (n for n in quantise(renamed, names, crops[:20], recipe=kept).graph.node if "block" in n.name)
+    assert node.input[1] == "w2"
+    other = replace(WHOLE, float_modules=frozenset({"enc.bl"}))  # the beginning of a name is no module
+    with pytest.raises(CalibrationError, match=r"got enc\.bl$"):
+        quantise(renamed, names, crops[:20], recipe=other)
+
+
+def test_what_was_prepared_serves_several_recipes(model: onnx.ModelProto, crops: NDArray[np.uint8]) -> None:
+    prepared = prepare(model, crops)
+    for recipe in (WHOLE, replace(WHOLE, weights="s8"), DEFAULT):
+        expected = quantise(model, ENCODER, crops, recipe=recipe)
+        got = quantise(model, ENCODER, crops[:0], recipe=recipe, prepared=prepared)
+        assert got.SerializeToString(deterministic=True) == expected.SerializeToString(deterministic=True)
+    with pytest.raises(CalibrationError, match="expected ranges percentile, got minmax"):
+        quantise(model, ENCODER, crops, recipe=replace(WHOLE, ranges="minmax"), prepared=prepared)
+
+
+def activation_scales(model: onnx.ModelProto) -> dict[str, tuple[float, int, int]]:
+    """Return scale, zero point and its type for every tensor that a QuantizeLinear writes."""
+    arrays = {item.name: item for item in model.graph.initializer}
+    scales = {}
+    for node in model.graph.node:
+        if node.op_type == "QuantizeLinear":
+            scale, zero = (numpy_helper.to_array(arrays[name]) for name in node.input[1:3])
+            scales[node.input[0]] = (float(scale), int(zero), arrays[node.input[2]].data_type)
+    return scales
+
+
+@pytest.mark.parametrize("ranges", ESTIMATORS)
+def test_ranges_are_those_of_the_float_activations(
+    model: onnx.ModelProto, crops: NDArray[np.uint8], ranges: str
+) -> None:
+    recipe = replace(WHOLE, ranges=ranges)
+    scale, zero, kind = activation_scales(quantise(model, ENCODER, crops, recipe=recipe))["e"]
+    watched = onnx.ModelProto()
+    watched.CopyFrom(model)
+    watched.graph.output.append(helper.make_tensor_value_info("e", TensorProto.FLOAT, None))
+    session = onnxruntime.InferenceSession(watched.SerializeToString(), providers=["CPUExecutionProvider"])
+    (values,) = session.run(["e"], {"image": crops})
+    low, high = (0.0, float(values.max()))
+    if ranges == "percentile":
+        outside = int(values.size * 5e-6)
+        high = float(np.sort(values, axis=None)[-1 - outside])
+    assert kind == TensorProto.UINT8 and zero == 0
+    if ranges == "entropy":  # never wider, and narrower by what it gives up
+        assert 0.2 < scale * 255 / (high - low) <= 1.01
+    else:
+        assert scale * 255 == pytest.approx(high - low, rel=1e-5)
+
+
+def test_signed_activations_have_a_zero_point_of_their_own(
+    model: onnx.ModelProto, crops: NDArray[np.uint8]
+) -> None:
+    recipe = replace(WHOLE, weights="s8", activations="s8")
+    scales = activation_scales(quantise(model, ENCODER, crops[:20], recipe=recipe))
+    assert {kind for _, _, kind in scales.values()} == {TensorProto.INT8}
+    assert -128 in {zero for _, zero, _ in scales.values()}
+
+
+def test_a_symmetric_recipe_has_the_layout_of_tensorrt(
+    model: onnx.ModelProto, crops: NDArray[np.uint8]
+) -> None:
+    recipe = Recipe(weights="s8", activations="s8", symmetric=True, float_first=False)
+    found = quantise(model, ENCODER, crops[:20], recipe=recipe)
+    scales = activation_scales(found)
+    assert scales and {zero for _, zero, _ in scales.values()} == {0}
+    # The sum finds its shortcut quantised, but nothing is quantised for it.
+    assert readers(found) == {"enc/Conv", "enc/Conv_2", "enc/Add"}
+    assert set(scales) == {"pixels", "b"}
+    assert not [item for item in found.graph.initializer if item.data_type == TensorProto.INT32]  # biases
+    assert "enc/Relu" in {node.name for node in found.graph.node}
+    with pytest.raises(CalibrationError, match="expected s8 activations in a symmetric recipe"):
+        quantise(model, ENCODER, crops[:20], recipe=replace(recipe, activations="u8"))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"ranges": "mse"}, "expected ranges minmax or percentile or entropy, got mse"),
+        ({"bias_correction": "fast"}, "expected bias_correction none, got fast"),
+        ({"smooth_quant": 0.5}, "expected no smooth_quant"),
+    ],
+)
+def test_what_the_tool_does_not_offer_is_refused(
+    model: onnx.ModelProto, crops: NDArray[np.uint8], change: dict[str, object], said: str
+) -> None:
+    with pytest.raises(CalibrationError, match=said):
+        quantise(model, ENCODER, crops[:10], recipe=replace(DEFAULT, **change))  # type: ignore[arg-type]
+
+
+def test_arithmetic_on_maps_is_quantised_and_on_vectors_it_is_not(crops: NDArray[np.uint8]) -> None:
+    model = make_model()
+    scale = numpy_helper.from_array(np.linspace(0.5, 1.5, 8, dtype=np.float32).reshape(8, 1, 1), "s")
+    vector = numpy_helper.from_array(np.linspace(0.5, 1.5, 8, dtype=np.float32), "v")
+    model.graph.initializer.extend([scale, vector])
+    nodes = {node.name: node for node in model.graph.node}
+    nodes["enc/GlobalAveragePool"].input[0] = "scaled"
+    nodes["enc/Flatten"].output[0] = "flat"
+    added = [
+        helper.make_node("Mul", ["e", "s"], ["m"], name="enc/Mul"),
+        helper.make_node("Sub", ["m", "b"], ["scaled"], name="enc/Sub"),
+        helper.make_node("Mul", ["flat", "v"], ["embedding"], name="enc/Mul_2"),
+    ]
+    order = [*model.graph.node[:7], *added[:2], *model.graph.node[7:9], added[2], *model.graph.node[9:]]
+    del model.graph.node[:]
+    model.graph.node.extend(order)
+    found = quantise(model, [*ENCODER, "enc/Mul", "enc/Sub", "enc/Mul_2"], crops[:20], recipe=WHOLE)
+    counted = count_quantised(found)
+    assert (counted["Mul"], counted["Sub"]) == (1, 1)
+    assert "enc/Mul_2" not in readers(found)
+
+
+def test_every_face_is_read_and_told(model: onnx.ModelProto, crops: NDArray[np.uint8]) -> None:
+    prepared = prepare(model, crops).model
+    names = activations(prepared, ("Conv",))
+    assert {"a", "b", "c"} <= names and "w1" not in names
+    for ranges in ESTIMATORS:
+        seen: list[int] = []
+        last = crops[:15].copy()
+        last[:14] = 128
+        found = find_ranges(prepared, ("Conv",), last, ranges, seen.append)
+        assert seen == [BATCH, 15]
+        gray = find_ranges(prepared, ("Conv",), last[:14], ranges, seen.append)
+        assert np.ptp(found.data["c"].range_value) > np.ptp(gray.data["c"].range_value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -20,16 +21,21 @@ import litert_torch  # noqa: E402
 from torch import nn  # noqa: E402
 
 from calibrate.tflite import (  # noqa: E402
+    DEFAULT,
     Faces,
     choose_operators,
     count_float,
     count_quantised,
+    module_paths,
     operators,
+    prepare,
     quantise,
+    quantise_dynamic,
 )
 
 SIZE = 12
 ENCODER = "ToyEncoder_encoder"
+WHOLE = replace(DEFAULT, float_first=False)  # both convolutions
 
 
 class ToyEncoder(nn.Module):
@@ -78,7 +84,7 @@ def crops() -> NDArray[np.uint8]:
 
 @pytest.fixture(scope="module")
 def quantised(graph: bytes, crops: NDArray[np.uint8]) -> bytes:
-    return quantise(graph, ENCODER, crops)
+    return quantise(graph, ENCODER, crops, recipe=WHOLE)
 
 
 def test_the_counts_are_those_of_the_drawing(graph: bytes, quantised: bytes) -> None:
@@ -120,11 +126,11 @@ def test_int8_is_close_to_float(graph: bytes, quantised: bytes, crops: NDArray[n
 def test_the_same_input_gives_the_same_bytes(
     graph: bytes, quantised: bytes, crops: NDArray[np.uint8]
 ) -> None:
-    assert quantise(graph, ENCODER, crops) == quantised
+    assert quantise(graph, ENCODER, crops, recipe=WHOLE) == quantised
 
 
 def test_the_faces_decide_the_ranges(graph: bytes, quantised: bytes, crops: NDArray[np.uint8]) -> None:
-    assert quantise(graph, ENCODER, crops // 4) != quantised
+    assert quantise(graph, ENCODER, crops // 4, recipe=WHOLE) != quantised
 
 
 def test_the_graph_says_nothing_of_the_machine(quantised: bytes) -> None:
@@ -141,7 +147,7 @@ def test_an_encoder_without_convolutions_is_an_error(
     graph: bytes, crops: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("calibrate.tflite.QUANTISED_TYPES", ("ADD",))
-    with pytest.raises(CalibrationError, match="left all of them float"):
+    with pytest.raises(CalibrationError, match="expected operators to quantise"):
         quantise(graph, ENCODER, crops[:2])
 
 
@@ -166,3 +172,94 @@ def test_the_faces_are_read_one_by_one(crops: NDArray[np.uint8]) -> None:
     faces = Faces(crops, None)
     np.testing.assert_array_equal(np.concatenate([item["image"] for item in faces]), crops)
     assert len(list(faces)) == 60
+
+
+def test_the_convolution_that_reads_the_pixels_stays_float(graph: bytes, crops: NDArray[np.uint8]) -> None:
+    found = quantise(graph, ENCODER, crops[:10])
+    assert count_quantised(found) == {"ADD": 1, "CONV_2D": 1}
+    kinds = [kind for kind, _, _ in operators(found)]
+    assert kinds.index("QUANTIZE") > kinds.index("CONV_2D")
+
+
+def test_a_name_holds_the_paths_of_the_modules_that_were_fused() -> None:
+    name = "a.Wrapper_fused/c._Encoder_encoder/t.List_stages/d.Block_0;;a.Wrapper_fused/x.A_key_value;2"
+    paths = module_paths(name)
+    assert {"fused.encoder.stages.0", "encoder.stages.0", "stages.0", "fused.key_value"} <= set(paths)
+    assert "encoder.stages" not in paths
+    assert module_paths("serving_default_args_0;3") == ["default_args_0"]
+
+
+def test_modules_stay_float_when_asked(graph: bytes, crops: NDArray[np.uint8]) -> None:
+    kept = replace(WHOLE, float_modules=frozenset({"encoder.second"}))
+    assert count_quantised(quantise(graph, ENCODER, crops[:10], recipe=kept))["CONV_2D"] == 1
+    with pytest.raises(CalibrationError, match=r"got encoder\.third$"):
+        quantise(
+            graph, ENCODER, crops[:10], recipe=replace(WHOLE, float_modules=frozenset({"encoder.third"}))
+        )
+    with pytest.raises(CalibrationError, match="got none named"):
+        quantise(graph, ENCODER, crops[:10], recipe=replace(WHOLE, float_modules=frozenset({"encoder"})))
+
+
+def test_what_was_prepared_serves_several_recipes(graph: bytes, crops: NDArray[np.uint8]) -> None:
+    prepared = prepare(graph, ENCODER, crops[:10])
+    for recipe in (WHOLE, replace(WHOLE, symmetric=True), DEFAULT):
+        expected = quantise(graph, ENCODER, crops[:10], recipe=recipe)
+        assert quantise(graph, ENCODER, crops[:0], recipe=recipe, prepared=prepared) == expected
+    with pytest.raises(CalibrationError, match="expected ranges minmax, got mean"):
+        quantise(graph, ENCODER, crops, recipe=replace(WHOLE, ranges="mean"), prepared=prepared)
+
+
+def activations(graph: bytes) -> dict[str, tuple[float, int]]:
+    """Return scale and zero point of what every convolution and sum writes."""
+    written = [(kind, outputs[0]) for kind, _, outputs in operators(graph) if kind in ("ADD", "CONV_2D")]
+    return {
+        f"{kind} {tensor.name!r}": (
+            float(tensor.quantization.scale[0]),
+            int(tensor.quantization.zeroPoint[0]),
+        )
+        for kind, tensor in written
+        if tensor.quantization is not None and tensor.quantization.scale is not None
+    }
+
+
+def test_ranges_do_not_depend_on_the_order_of_the_faces_but_a_moving_average_does(
+    graph: bytes, crops: NDArray[np.uint8]
+) -> None:
+    shaded = crops.copy()
+    shaded[40:] //= 8
+    for ranges, same in (("minmax", True), ("mean", False)):
+        recipe = replace(WHOLE, ranges=ranges)
+        both = [quantise(graph, ENCODER, order, recipe=recipe) for order in (shaded, shaded[::-1].copy())]
+        assert (activations(both[0]) == activations(both[1])) is same
+
+
+def test_symmetric_activations_have_zero_points_of_zero(graph: bytes, crops: NDArray[np.uint8]) -> None:
+    points = [
+        {zero for _, zero in activations(quantise(graph, ENCODER, crops[:10], recipe=recipe)).values()}
+        for recipe in (WHOLE, replace(WHOLE, symmetric=True))
+    ]
+    assert points[1] == {0} != points[0]
+
+
+@pytest.mark.parametrize("change", [{"weights": "s8-7bit"}, {"activations": "u8"}, {"ranges": "entropy"}])
+def test_what_the_tool_does_not_offer_is_refused(
+    graph: bytes, crops: NDArray[np.uint8], change: dict[str, object]
+) -> None:
+    with pytest.raises(CalibrationError, match=f"AI Edge Quantizer: expected {next(iter(change))}"):
+        quantise(graph, ENCODER, crops[:2], recipe=replace(DEFAULT, **change))  # type: ignore[arg-type]
+
+
+def test_dynamic_int8_stores_weights_and_leaves_activations_float(
+    graph: bytes, crops: NDArray[np.uint8]
+) -> None:
+    found = quantise_dynamic(graph, ENCODER)
+    assert count_quantised(found) == {"CONV_2D": 2}
+    assert "QUANTIZE" not in {kind for kind, _, _ in operators(found)}
+    assert count_quantised(quantise_dynamic(graph, ENCODER, float_modules={"encoder.first"})) == {
+        "CONV_2D": 1
+    }
+    expected = TfliteEngine.from_bytes(graph).run(crops).probabilities
+    got = TfliteEngine.from_bytes(found).run(crops).probabilities
+    assert 0 < np.abs(got - expected).max() < 0.05
+    with pytest.raises(CalibrationError, match="got none named NoEncoder"):
+        quantise_dynamic(graph, "NoEncoder")

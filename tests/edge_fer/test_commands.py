@@ -257,6 +257,8 @@ def test_damaged_bundles_are_one_line(tiny_bundle: Path, faces: list[Path]) -> N
         ["infer", faces[0], "--bundle", tiny_bundle],
         ["info", tiny_bundle],
         ["parity", tiny_bundle],
+        ["bench", tiny_bundle],
+        ["self-test", tiny_bundle],
     ):
         result = run_command(*arguments)
         assert (result.exit_code, result.stdout) == (1, "")
@@ -352,7 +354,7 @@ def test_the_command_as_a_process_prints_json_and_nothing_else(tiny_bundle: Path
 
 def test_version_help_and_wrong_usage() -> None:
     assert run_command("--version").stdout == "edge-fer 0.1.0\n"
-    for command in ("infer", "parity", "info"):
+    for command in ("infer", "parity", "info", "bench", "self-test"):
         assert run_command(command, "--help").exit_code == 0
         assert f" {command} " in run_command("--help").stdout
     assert run_command("infer").exit_code == 2

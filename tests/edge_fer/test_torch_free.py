@@ -50,6 +50,7 @@ def test_the_detector_and_the_other_commands_run_without_the_stages(
         ],
         ["info", str(tiny_bundle)],
         ["parity", str(tiny_bundle)],
+        ["self-test", str(tiny_bundle)],
     ):
         done = run_without(arguments)
         assert done.returncode == 0, done.stderr

@@ -1,0 +1,19 @@
+"""The options that several device commands take."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+EngineOption = Annotated[
+    str | None,
+    typer.Option("--engine", help="onnxruntime, openvino or tflite; the bundle's own when left out."),
+]
+ThreadsOption = Annotated[int | None, typer.Option("--threads", min=1, help="Threads of one inference.")]
+DeviceOption = Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:1, gpu ...")]
+ProviderOption = Annotated[
+    str | None, typer.Option("--provider", help="The engine's way to the device: cpu, cuda, tensorrt ...")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="JSON on standard output, and nothing else there.")]
+DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]

@@ -1,0 +1,75 @@
+"""The faces an export is calibrated on, judged on, and replayed with on a device."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from calibrate.manifest import SAMPLES, CalibrationSet, choose_faces, is_manifest, whole_manifest
+from edge_fer.errors import CalibrationError, UsageError
+from edge_fer.faces import face_hash, load_crops, read_data
+from edge_fer.samples import Golden
+from edge_fer.tables import progress
+from export.golden import make_golden, parity_samples, synthetic_samples
+from export.measure import ParitySet
+from export.options import ExportOptions
+from export.reference import TorchAnswers, make_reference
+from export.source import Source
+
+
+def load_parity_set(data: str | None, source: Source) -> ParitySet | None:
+    """Read the parity faces and let the float network answer them; None without data or training."""
+    if data is None:
+        return None
+    faces = read_data(data)
+    with progress("reading the parity faces", len(faces.faces)) as show:
+        crops = load_crops(faces, source.crop, show)
+    with progress("reference outputs in PyTorch", len(crops)) as show:
+        answer = TorchAnswers(source.network, show)
+        reference = make_reference(faces, crops, answer, source.network.spec.labels)
+    return ParitySet(faces, crops, reference)
+
+
+def load_golden(options: ExportOptions, source: Source, parity: ParitySet | None) -> Golden:
+    """Make the golden samples: of the parity data when there is some, unless synthetic ones are asked for."""
+    from_parity = parity is not None and options.golden != "synthetic"
+    samples = parity_samples(parity.faces) if from_parity and parity is not None else synthetic_samples()
+    return make_golden(samples, source.crop, TorchAnswers(source.network))
+
+
+def choose_calibration(options: ExportOptions, source: Source, parity: ParitySet | None) -> CalibrationSet:
+    """Take the faces of a manifest as they are, or choose from DATA; never a face of the parity set.
+
+    Raises:
+        CalibrationError: too few faces, or a manifest that overlaps the parity set.
+        UsageError: --samples beside a manifest of another size.
+    """
+    data, explicit = str(options.calibration_data), options.samples is not None
+    exclude = set() if parity is None else {face_hash(crop) for crop in parity.crops}
+    if is_manifest(data):
+        chosen = whole_manifest(Path(data), source.crop, explicit=explicit)
+        overlap = sum(face_hash(crop) in exclude for crop in chosen.crops)
+        if overlap:
+            raise CalibrationError(
+                f"{data}: expected calibration faces outside the parity set, {overlap} of "
+                f"{len(chosen.crops)} are in it; make the manifest again with `calibrate --exclude`"
+            )
+        if options.samples not in (None, len(chosen.crops)):
+            raise UsageError(
+                f"--samples {options.samples}: the manifest {data} is taken whole, all "
+                f"{len(chosen.crops)} faces; leave --samples out or make another manifest"
+            )
+        return chosen
+    samples = options.samples or SAMPLES
+    with progress("choosing calibration faces", samples) as show:
+        return choose_faces(
+            read_data(data),
+            source.crop,
+            samples=samples,
+            seed=options.seed,
+            exclude=exclude,
+            explicit=explicit,
+            confidence=None
+            if source.untrained
+            else lambda crops: TorchAnswers(source.network)(crops).reliability,
+            progress=show,
+        )
