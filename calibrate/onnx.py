@@ -37,6 +37,8 @@ CARRIERS = ("Conv", "MatMul", "Gemm")
 ELEMENTWISE = ("Add", "Mul", "Sub")
 # Without ReduceMean: it has no int8 kernel, 8 bits around it would only cost the embedding precision.
 QUANTISED_TYPES = (*CARRIERS, *ELEMENTWISE, "Relu", "GlobalAveragePool", "MaxPool")
+# What makes maps of maps.
+KEEP_MAPS = (*ELEMENTWISE, "Relu", "MaxPool", "GlobalAveragePool")
 DYNAMIC_TYPES = ("MatMulNBits",)
 
 
@@ -171,21 +173,31 @@ def choose_nodes(
 ) -> list[str]:
     """Return the names of the nodes to quantise.
 
-    Left out are the pixel normalisation, what the recipe keeps float, and arithmetic of pooled vectors: it is
-    cheap, and its result, the embedding, is what the float head starts from.
+    Left out are the pixel normalisation, what the recipe keeps float, products of two activations, and
+    arithmetic of anything but maps: attention scores, tokens and pooled vectors are what 8 bits hurt first,
+    and their share of the time is small.
     """
     normalisation, first = entrance(model)
     kept = normalisation | first if recipe.float_first else normalisation
-    ranks = {item.name: len(item.type.tensor_type.shape.dim) for item in model.graph.value_info}
+    constants = {tensor.name for tensor in model.graph.initializer}
+    maps: set[str] = set()
     chosen = []
     for node in model.graph.node:
+        of_maps = all(name in maps or name in constants for name in node.input)
+        if node.op_type == "Conv" or (node.op_type in KEEP_MAPS and of_maps):
+            maps.update(node.output)
         if node.name not in wanted or node.name in kept or node.op_type not in types:
             continue
         if covers(recipe.float_modules, module_of(node.name)):
             continue
-        if node.op_type not in ELEMENTWISE or ranks.get(node.output[0], 4) > 2:
+        if of_maps if node.op_type in ELEMENTWISE else is_weighted(node, constants):
             chosen.append(node.name)
     return chosen
+
+
+def is_weighted(node: onnx.NodeProto, constants: Collection[str]) -> bool:
+    """Tell whether a node is no matrix product, or one with constant weights."""
+    return node.op_type not in ("MatMul", "Gemm") or any(name in constants for name in node.input)
 
 
 def module_of(name: str) -> str:

@@ -17,7 +17,7 @@ from calibrate.tails import Tails
 Progress = Callable[[int], None]
 ESTIMATORS = ("minmax", "percentile", "entropy")
 # Whole activations are in memory, of so many faces at a time.
-BATCH = 10
+BATCH = 5
 
 
 class CropReader(CalibrationDataReader):

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from calibrate.recipe import Offer, Recipe, check_modules, covers
 from edge_fer.errors import CalibrationError
 
-DEFAULT = Recipe(weights="s8-7bit", ranges="minmax", smooth_quant=0.95)
+DEFAULT = Recipe(weights="s8-7bit", symmetric=True, ranges="minmax", smooth_quant=0.95)
 OFFER = Offer(
     tool="NNCF",
     weights=("s8", "s8-7bit"),

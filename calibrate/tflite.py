@@ -13,7 +13,6 @@ import re
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
-from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,12 +32,12 @@ OFFER = Offer(
     activations=("s8",),
     ranges=("minmax", "mean"),
 )
-CARRIERS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "BATCH_MATMUL")
-# Arithmetic is quantised on tensors of at least this rank, with a constant of rank 4, a feature map: a
-# LayerNorm consists of MUL and SUB on tokens, of rank 3, and an ADD of a constant.
-RANKS = {"ADD": 3, "MUL": 4, "SUB": 4}
-# Without MEAN: 8 bits around it would only cost the embedding precision.
-QUANTISED_TYPES = (*CARRIERS, *RANKS, "PAD", "MAX_POOL_2D", "AVERAGE_POOL_2D")
+CONVOLUTIONS = ("CONV_2D", "DEPTHWISE_CONV_2D")
+CARRIERS = (*CONVOLUTIONS, "FULLY_CONNECTED", "BATCH_MATMUL")
+ELEMENTWISE = ("ADD", "MUL", "SUB")
+# What makes maps of maps. Without MEAN: 8 bits around it would only cost the embedding precision.
+KEEP_MAPS = (*ELEMENTWISE, "PAD", "MAX_POOL_2D", "AVERAGE_POOL_2D")
+QUANTISED_TYPES = (*CARRIERS, *KEEP_MAPS)
 # The tool's own estimate is a moving average, in which hardly more than the last 60 faces count.
 UPDATES = {"minmax": qsv_utils.min_max_update, "mean": qsv_utils.moving_average_update}
 _BRIDGES = ("QUANTIZE", "DEQUANTIZE")
@@ -120,7 +119,7 @@ def quantise(
     with quiet_logs(), quiet_streams():
         tool = quantizer.Quantizer(bytearray(graph))
         add_recipes(tool, chosen, recipe)
-        ranges = deepcopy(dict(prepared.ranges))  # the tool writes into them
+        ranges = dict(prepared.ranges)
         result = tool.quantize(ranges, enable_progress_bar=False, enable_progress_report=False)
     assert result.quantized_model is not None
     return checked(bytes(result.quantized_model))
@@ -263,8 +262,9 @@ def choose_operators(
 ) -> dict[str, str]:
     """Return output name to type of the encoder's operators that have int8 kernels worth using.
 
-    Left out are the pixel normalisation, what a recipe keeps float, and arithmetic of vectors: that is what a
-    BatchNorm behind the pooling becomes, and its result, the embedding, is what the float head starts from.
+    Left out are the pixel normalisation, what a recipe keeps float, products of two activations, whose int8
+    kernel XNNPACK lacks, and arithmetic of anything but maps: attention scores, tokens and pooled vectors are
+    what 8 bits hurt first, and their share of the time is small.
 
     Raises:
         CalibrationError: a module has no operator.
@@ -272,13 +272,17 @@ def choose_operators(
     filled = constants(graph)
     chosen: dict[str, str] = {}
     behind: set[str] = set()
+    maps: set[str] = set()
     present: set[str] = set()
     for kind, inputs, outputs in operators(graph):
         name = text(outputs[0].name)
-        reached = bool(behind.intersection(text(tensor.name) for tensor in inputs))
+        varying = {text(tensor.name) for tensor in inputs if tensor.buffer not in filled}
+        reached = bool(behind & varying)
         if kind not in CARRIERS and not reached:
             continue  # the pixels have not met a convolution yet
         behind.update(text(tensor.name) for tensor in outputs)
+        if kind in CONVOLUTIONS or (kind in KEEP_MAPS and varying <= maps):
+            maps.add(name)
         if not re.search(encoder, name):
             continue
         paths = module_paths(name)
@@ -287,8 +291,7 @@ def choose_operators(
             continue
         if float_first and not reached:
             continue
-        by_constant = any(tensor.buffer in filled for tensor in inputs)
-        if kind in CARRIERS or len(outputs[0].shape) >= (4 if by_constant else RANKS.get(kind, 0)):
+        if varying <= maps if kind in ELEMENTWISE else kind != "BATCH_MATMUL":
             chosen[name] = kind
     check_modules(float_modules, present)
     return chosen
@@ -307,16 +310,19 @@ def some_operators(
 
 
 def module_paths(name: str) -> list[str]:
-    """Return the module paths in a tensor's name, of every operator that was fused into its own.
+    """Return the module paths in a tensor's name: its operator's own, and those of what was fused into it.
 
-    A name is made of paths like `package.Class_attribute/package.Class_attribute`, joined by semicolons. The
-    first steps are those of the graph's wrapper, so a path is given from each of its steps on.
+    A name is made of paths like `package.Class_attribute/package.Class_attribute`, joined by semicolons, its
+    own first. Others are left out: they come from constants that the converter shares between modules. The
+    first steps of a path are those of the graph's wrapper, so it is given from each of its steps on.
     """
-    paths = []
+    own, paths = "", []
     for part in name.split(";"):
         steps = [step.rpartition(".")[2].lstrip("_").partition("_")[2] for step in part.split("/")]
         steps = [step for step in steps if step]
-        paths += [".".join(steps[start:]) for start in range(len(steps))]
+        own = own or ".".join(steps)
+        if covers([own], ".".join(steps)):
+            paths += [".".join(steps[start:]) for start in range(len(steps))]
     return paths
 
 

@@ -182,10 +182,10 @@ def test_the_convolution_that_reads_the_pixels_stays_float(graph: bytes, crops: 
 
 
 def test_a_name_holds_the_paths_of_the_modules_that_were_fused() -> None:
-    name = "a.Wrapper_fused/c._Encoder_encoder/t.List_stages/d.Block_0;;a.Wrapper_fused/x.A_key_value;2"
-    paths = module_paths(name)
-    assert {"fused.encoder.stages.0", "encoder.stages.0", "stages.0", "fused.key_value"} <= set(paths)
-    assert "encoder.stages" not in paths
+    own = "a.Wrapper_fused/c._Encoder_encoder/t.List_stages/d.Block_0"
+    paths = module_paths(f"{own};;{own}/x.Conv_key_value;2;a.Wrapper_fused/c._Encoder_encoder/t.List_other;")
+    assert {"fused.encoder.stages.0", "encoder.stages.0", "encoder.stages.0.key_value"} <= set(paths)
+    assert not [path for path in paths if "other" in path] and "encoder.stages" not in paths
     assert module_paths("serving_default_args_0;3") == ["default_args_0"]
 
 
