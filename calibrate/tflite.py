@@ -33,7 +33,8 @@ OFFER = Offer(
     ranges=("minmax", "mean"),
 )
 CONVOLUTIONS = ("CONV_2D", "DEPTHWISE_CONV_2D")
-CARRIERS = (*CONVOLUTIONS, "FULLY_CONNECTED", "BATCH_MATMUL")
+WEIGHTED = (*CONVOLUTIONS, "FULLY_CONNECTED")
+CARRIERS = (*WEIGHTED, "BATCH_MATMUL")
 ELEMENTWISE = ("ADD", "MUL", "SUB")
 # What makes maps of maps. Without MEAN: 8 bits around it would only cost the embedding precision.
 KEEP_MAPS = (*ELEMENTWISE, "PAD", "MAX_POOL_2D", "AVERAGE_POOL_2D")
@@ -291,7 +292,7 @@ def choose_operators(
             continue
         if float_first and not reached:
             continue
-        if varying <= maps if kind in ELEMENTWISE else kind != "BATCH_MATMUL":
+        if varying <= maps if kind in KEEP_MAPS else kind in WEIGHTED and len(varying) == 1:
             chosen[name] = kind
     check_modules(float_modules, present)
     return chosen
