@@ -13,7 +13,7 @@ from edge_fer.spec import ModelSpec
 from edge_fer.tables import progress
 from export.data import choose_calibration, load_golden, load_parity_set
 from export.measure import FASTER, Judged, ParitySet
-from export.options import ExportOptions, check_options
+from export.options import DYNAMIC, ExportOptions, check_options
 from export.place import check_place
 from export.source import read_source
 from export.target import load_target
@@ -41,8 +41,7 @@ def certify(options: ExportOptions) -> Exported:
     source = read_source(options.checkpoint)
     if source.untrained and options.precision == "auto":
         raise UsageError("--precision auto compares answers, untrained weights have none: name a precision")
-    model_name = source.network.spec.model
-    path = options.output or Path(f"{model_name}-{options.target}-{options.precision}.fer")
+    path = bundle_path(options, source.network.spec.model)
     check_place(path)
     parity = load_parity_set(options.parity_data, source)
     # Chosen before anything long runs: most of what is wrong with data shows here.
@@ -57,6 +56,11 @@ def certify(options: ExportOptions) -> Exported:
     return Exported(path, judged.spec, members, judged.report, said)
 
 
+def bundle_path(options: ExportOptions, model: str) -> Path:
+    """Return where the bundle goes: MODEL-TARGET-PRECISION.fer here when nobody says another place."""
+    return options.output or Path(f"{model}-{options.target}-{options.precision}.fer")
+
+
 def notes(
     options: ExportOptions, judged: Judged, parity: ParitySet | None, calibration: CalibrationSet | None
 ) -> Iterator[str]:
@@ -68,7 +72,8 @@ def notes(
     if calibration is not None and parity is None:
         yield "nothing compared the int8 graph with the float one: give --parity-data"
     if calibration is None and options.calibration_data is not None:
-        yield f"--calibration-data is not used with --precision {options.precision}"
+        asked = f"--recipe {DYNAMIC}" if options.recipe == DYNAMIC else f"--precision {options.precision}"
+        yield f"--calibration-data is not used with {asked}"
     if judged.spec.precision != "fp32":
         speed = judged.speed
         worth = "" if speed.ratio >= FASTER else f": less than {FASTER}x, this graph saves size only"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,6 +15,7 @@ from edge_fer.errors import GateFailed, MissingPackageError, UsageError
 
 if TYPE_CHECKING:
     from export.certify import Exported
+    from export.measure import Judged
     from export.options import ExportOptions
 
 app = typer.Typer(no_args_is_help=True)
@@ -54,6 +57,7 @@ def export(
         raise UsageError(f"--golden: expected parity or synthetic, got {golden!r}")
     try:
         from export.certify import certify
+        from export.ladder import NoRungPasses
         from export.options import ExportOptions
     except ImportError as error:
         raise MissingPackageError(
@@ -75,7 +79,11 @@ def export(
     if reference_only:
         typer.echo(write_reference(options))
         return
-    finish(certify(options), keep_failed=keep_failed, strict=strict)
+    try:
+        exported = certify(options)
+    except NoRungPasses as error:
+        raise GateFailed(f"{error}; see {write_rungs(options, error.rungs)}") from error
+    finish(exported, keep_failed=keep_failed, strict=strict)
 
 
 def finish(exported: Exported, *, keep_failed: bool, strict: bool) -> None:
@@ -104,6 +112,18 @@ def finish(exported: Exported, *, keep_failed: bool, strict: bool) -> None:
     code = exit_code(report.verdict, strict)
     if code:
         raise SystemExit(code)
+
+
+def write_rungs(options: ExportOptions, rungs: Sequence[Judged]) -> Path:
+    """Write the certificates of all rungs to one file beside the bundle that is not written."""
+    from edge_fer.output import write_text
+    from export.certify import bundle_path
+
+    beside = bundle_path(options, rungs[0].spec.model).with_suffix(".parity.json")
+    reports = [{"rung": one.rung, **one.report.to_json(), **one.notes} for one in rungs]
+    text = json.dumps({"verdict": "failed", "rungs": reports}, indent=2, allow_nan=False)
+    write_text(beside, text + "\n")
+    return beside
 
 
 def write_reference(options: ExportOptions) -> Path:

@@ -7,7 +7,7 @@ import io
 import logging
 import traceback
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from typing import ClassVar
 
@@ -52,11 +52,11 @@ class OnnxGraphs:
 
     def float_graph(self) -> Graph:
         """Return the float32 graph as it was exported."""
-        return packed(self.model, "none")
+        return packed(self.model, "none", ())
 
     def half_graph(self) -> Graph:
         """Return the graph with the encoder's constants in float16; ONNX Runtime computes in float32."""
-        return packed(halve(self.model, self.encoder), "none")
+        return packed(self.model, "none", self.encoder)
 
     def dynamic_graph(self) -> Graph:
         """Return the graph with matrix products of 8 bits, their inputs quantised as they come.
@@ -66,7 +66,7 @@ class OnnxGraphs:
         """
         # Without `flatten_linears`: the quantiser knows MatMul, not Gemm.
         model, encoder = rewritten_graph(self.network, rewrites.TFLITE)
-        return packed(halve(quantise_dynamic(model, encoder), encoder), "dynamic")
+        return packed(quantise_dynamic(model, encoder), "dynamic", encoder)
 
     def int8_graph(
         self, crops: NDArray[np.uint8], recipe: Recipe, progress: Callable[[int], None] | None
@@ -79,7 +79,7 @@ class OnnxGraphs:
         quantised = calibrate.onnx.quantise(self.model, self.encoder, crops, recipe=recipe, progress=progress)
         # The quantiser adds nodes of its own; those of the head keep their names.
         names = {node.name for node in quantised.graph.node} - self.head
-        return packed(halve(quantised, names), "static")
+        return packed(quantised, "static", names)
 
     @property
     def head(self) -> set[str]:
@@ -95,9 +95,10 @@ def rewritten_graph(
     return drop_outputs(model, ["embedding"]), encoder_nodes(model)
 
 
-def packed(model: onnx.ModelProto, quantisation: str) -> Graph:
-    """Return a graph as its file, with its operators counted."""
-    content = model.SerializeToString(deterministic=True)
+def packed(model: onnx.ModelProto, quantisation: str, narrow: Collection[str]) -> Graph:
+    """Return a graph as its file, constants of the nodes `narrow` in float16, with its operators counted."""
+    # The engine folds what widens the constants: it is no operator.
+    content = halve(model, narrow).SerializeToString(deterministic=True)
     if quantisation == "none":
         return Graph({FILE: content}, quantisation, {}, calibrate.onnx.count_float(model))
     counts = calibrate.onnx.count_quantised(model), calibrate.onnx.count_float(model)

@@ -42,7 +42,9 @@ class OpenVinoGraphs:
         self.model = convert(export.onnx.export_onnx(rewrites.rewrite(network, rewrites.OPENVINO)))
         self.encoder = before(self.model, "embedding")
         self.model.remove_result(self.model.output("embedding").get_node())
-        self.attends = any(op.get_type_name() in ATTENTION for op in self.model.get_ordered_ops())
+        encoder = set(self.encoder)  # the head has a softmax, too, and stays float32
+        inside = (op for op in self.model.get_ordered_ops() if op.get_friendly_name() in encoder)
+        self.attends = any(op.get_type_name() in ATTENTION for op in inside)
 
     def float_graph(self) -> Graph:
         """Return the float32 graph as it was converted."""

@@ -42,6 +42,7 @@ def check_options(options: ExportOptions) -> None:
 
     Raises:
         UsageError: a target or precision that does not exist, or an option without what it works on.
+        CalibrationError: a value that no recipe knows.
     """
     if options.target not in TARGETS:
         raise UsageError(f"--target {options.target}: expected {', '.join(TARGETS)}")
@@ -61,6 +62,8 @@ def check_options(options: ExportOptions) -> None:
         raise UsageError("--recipe dynamic is one rung of --precision auto: leave it out, or take int8")
     if options.stability and not (options.calibrates and options.parity_data):
         raise UsageError("--stability needs int8 with --calibration-data, and --parity-data to answer")
+    if options.recipe != DYNAMIC:
+        read_recipe(options.recipe, Recipe())
 
 
 def read_recipe(text: str | None, default: Recipe) -> Recipe:
@@ -103,5 +106,6 @@ READERS: Mapping[str, Callable[[str], object]] = {
     "ranges": str,
     "smooth_quant": _share,
     "bias_correction": str,
+    "float_first": _yes_or_no,
     "float_modules": _modules,
 }

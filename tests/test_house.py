@@ -240,6 +240,6 @@ def test_the_runtime_recognises_the_demo_face_without_torch() -> None:
     assert '"label": "happiness"' in done.stdout
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/benchmarks.md"])
+@pytest.mark.parametrize("document", ["README.md", "docs/benchmarks.md", "docs/export.md", "docs/int8.md"])
 def test_readme_has_no_placeholders(document: str) -> None:
     assert "FIGURE" not in (ROOT / document).read_text(encoding="utf-8")

@@ -7,6 +7,7 @@ import importlib.util
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import ModuleType
 
@@ -68,10 +69,23 @@ def test_a_row_does_not_depend_on_its_batch_and_answers_are_kept(bundle: Path) -
     kept = together.probabilities.copy()
     for row, crop in enumerate(crops[::-1]):
         alone = engine.run(crop[None])
-        np.testing.assert_allclose(alone.probabilities[0], kept[row], rtol=0, atol=1e-6)
-        np.testing.assert_allclose(alone.reliability[0], together.reliability[row], rtol=0, atol=1e-6)
+        np.testing.assert_array_equal(alone.probabilities[0], kept[row])
+        np.testing.assert_array_equal(alone.primary[0], together.primary[row])
+        np.testing.assert_array_equal(alone.reliability[0], together.reliability[row])
     # The engine's own memory is reused from run to run; what was handed out must not be.
     np.testing.assert_array_equal(together.probabilities, kept)
+
+
+def test_the_processor_runs_a_graph_of_one_face(bundle: Path) -> None:
+    engine = load_engine(Bundle.load(bundle))
+    assert isinstance(engine, OpenVinoEngine)
+    compiled = engine.request.get_compiled_model()
+    assert [list(port.get_shape()) for port in compiled.inputs] == [[1, 16, 16, 3]]
+    seen: list[int] = []
+    infer = engine._infer
+    engine._infer = lambda images: (seen.append(len(images)), infer(images))[1]  # type: ignore[method-assign]
+    assert engine.run(structured_crops()).probabilities.shape == (6, 8)
+    assert seen == [1] * 6
 
 
 def test_an_empty_batch_and_a_strided_one_run(bundle: Path) -> None:
@@ -105,6 +119,62 @@ def test_an_engine_tells_what_it_is_and_computes_in_float32(graph: tuple[bytes, 
     assert compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name() == "f32"
     assert str(compiled.get_property("PERFORMANCE_HINT")).rpartition(".")[2] == "LATENCY"
     assert OpenVinoEngine.from_bytes(*graph).describe()["threads"] is None
+
+
+def has_bfloat16() -> bool:
+    import openvino
+
+    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+@pytest.mark.parametrize(("float_compute", "expected"), [("fp32", "f32"), ("bf16", "bf16")])
+def test_bfloat16_is_computed_in_only_where_the_spec_says_so(
+    bundle: Path, float_compute: str, expected: str
+) -> None:
+    if expected == "bf16" and not has_bfloat16():
+        pytest.skip("this processor has no bfloat16")
+    loaded = Bundle.load(bundle)
+    spec = dataclasses.replace(loaded.spec, float_compute=float_compute)
+    members = {name: loaded.member(name) for name in loaded.members}
+    engine = load_engine(write_bundle(bundle.parent / "other.fer", spec, members))
+    assert isinstance(engine, OpenVinoEngine)
+    assert engine.describe()["precision"] == expected
+    compiled = engine.request.get_compiled_model()
+    assert compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name() == expected
+    crops = structured_crops()
+    together = engine.run(crops).probabilities
+    difference = np.abs(together - tiny_outputs(crops)[0]).max()
+    assert difference < 1e-5 if expected == "f32" else 1e-4 < difference < 0.03  # eight bits of mantissa
+    alone = [engine.run(crop[None]).probabilities[0] for crop in crops]
+    np.testing.assert_array_equal(alone, together)
+
+
+def test_a_processor_without_bfloat16_computes_in_float32(
+    graph: tuple[bytes, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import openvino
+
+    class OldCore(openvino.Core):
+        def get_property(self, *arguments: object) -> object:
+            assert arguments == ("CPU", "OPTIMIZATION_CAPABILITIES")
+            return ["FP32", "INT8", "BIN"]
+
+    monkeypatch.setattr(openvino, "Core", OldCore)
+    engine = OpenVinoEngine.from_bytes(*graph, float_compute="bf16")
+    assert engine.describe()["precision"] == "f32"
+    crops = structured_crops()
+    np.testing.assert_allclose(engine.run(crops).probabilities, tiny_outputs(crops)[0], rtol=1e-4, atol=1e-5)
+
+
+def test_a_profile_adds_up_to_the_time_of_a_run(script: ModuleType) -> None:
+    large = script.serialise(script.build(size=256))
+    engine = OpenVinoEngine.from_bytes(*large, EngineOptions(threads=1, profile=True))
+    faces = np.zeros((3, 256, 256, 3), np.uint8)
+    started = time.perf_counter()
+    [nodes] = engine.profile(faces, 20)
+    wall_ms = 1e3 * (time.perf_counter() - started)
+    # Of all the faces of a run: one inference each.
+    assert 0.01 < sum(node.ms for node in nodes) <= wall_ms / 20
 
 
 @pytest.mark.parametrize("device", ["tpu", "gpu:7", "npu.3"])

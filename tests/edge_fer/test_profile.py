@@ -60,11 +60,16 @@ def test_every_engine_tells_the_time_of_its_nodes(
     wall_ms = 1e3 * (time.perf_counter() - started)
     assert len(runs) == (1 if engine == "openvino" else 20)  # OpenVINO knows means alone
     rounding_ms = 1e-3 * len(runs[0])  # engines count in whole microseconds
-    assert 0 < sum(node.ms for nodes in runs for node in nodes) / len(runs) <= wall_ms / 20 + rounding_ms
+    total_ms = sum(node.ms for nodes in runs for node in nodes) / len(runs)
+    # Of one face no node of this graph takes OpenVINO a microsecond; its own test has a larger graph.
+    assert total_ms > 0 or engine == "openvino"
+    assert total_ms <= wall_ms / 20 + rounding_ms
+    # OpenVINO fuses the arithmetic around the softmaxes.
+    fused = {"subgraph"} if engine == "openvino" else set()
     for nodes in runs:  # one linear layer, two softmaxes
         found = [node_class(node.type) for node in nodes]
         assert found.count("matrix") == 1
-        assert set(found) <= {"matrix", "softmax", "eltwise", "reduce", "layout", "quantise"}
+        assert set(found) <= {"matrix", "softmax", "eltwise", "reduce", "layout", "quantise"} | fused
         # OpenVINO leaves out what took less than a microsecond.
         assert found.count("softmax") == 2 or engine == "openvino"
     assert len({len(nodes) for nodes in runs}) == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edge_fer import bundle as module
-from edge_fer.bundle import ModelSpec
+from edge_fer.bundle import Bundle, ModelSpec
 from edge_fer.spec import parse_object
 from tests.conftest import edit, refused, signed
 
@@ -53,6 +54,8 @@ def test_a_missing_key_is_named(tiny_bundle: Path, key: str) -> None:
         ("source", {"checkpoint": 3}),
         ("weights", {"licence": None}),
         ("failed", "yes"),
+        ("float_compute", "fp16"),
+        ("float_compute", None),
         ("model", " "),
         ("surprise", 1),
         ("target", "openvino"),
@@ -61,6 +64,21 @@ def test_a_missing_key_is_named(tiny_bundle: Path, key: str) -> None:
 def test_a_value_that_may_not_be_is_named(tiny_bundle: Path, key: str, value: object) -> None:
     edit(tiny_bundle, lambda fields: fields.update({key: value}))
     refused(tiny_bundle, "model.xml" if value == "openvino" else key)
+
+
+@pytest.mark.parametrize("float_compute", ["fp32", "bf16"])
+def test_what_float_operators_compute_in_survives_a_bundle(
+    tmp_path: Path, tiny_spec: ModelSpec, tiny_members: dict[str, bytes], float_compute: str
+) -> None:
+    spec = dataclasses.replace(tiny_spec, float_compute=float_compute)
+    written = module.write_bundle(tmp_path / "x.fer", spec, tiny_members)
+    assert Bundle.load(written.path).spec == spec
+    assert json.loads((written.path / "bundle.json").read_bytes())["float_compute"] == float_compute
+
+
+def test_a_bundle_of_before_float_compute_computes_in_fp32(tiny_bundle: Path) -> None:
+    edit(tiny_bundle, lambda fields: fields.pop("float_compute"))
+    assert Bundle.load(tiny_bundle).spec.float_compute == "fp32"
 
 
 JSON = st.recursive(

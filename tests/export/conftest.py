@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import copy
+import functools
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import click
 import numpy as np
@@ -13,6 +17,7 @@ from numpy.typing import NDArray
 from typer.testing import CliRunner
 
 import cli
+from edge_fer.bundle import CERTIFICATE_FILE, Bundle
 from edge_fer.faces import load_crops, read_data
 from edge_fer.images import encode_png
 from edge_fer.labels import LABELS
@@ -23,13 +28,19 @@ pytest.importorskip("onnxscript")
 
 from export.onnx import export_onnx  # noqa: E402
 from export.source import read_source  # noqa: E402
+from export.target import Converted, load_target  # noqa: E402
 from training.models import ExpressionNetwork, build  # noqa: E402
 from training.models.checkpoint import save_checkpoint  # noqa: E402
 
 SIZE = 32
 PER_CLASS = 19
+T = TypeVar("T")
 Exporter = Callable[[ExpressionNetwork], onnx.ModelProto]
+Converter = Callable[[str], Converted]
 Command = Callable[..., "Result"]
+# What a target is converted and run with, besides torch and onnx.
+PACKAGES = {"onnx": (), "openvino": ("openvino", "nncf"), "tflite": ("litert_torch", "ai_edge_quantizer")}
+TARGETS = tuple(PACKAGES)
 
 
 class Result:
@@ -41,29 +52,64 @@ class Result:
         self.errors = errors.splitlines()
 
 
+def remember(export: Callable[[ExpressionNetwork], T]) -> Callable[[ExpressionNetwork], T]:
+    """Return an export that converts the same modules with the same weights once only: that takes seconds."""
+    known: dict[bytes, T] = {}
+
+    def remembered(network: ExpressionNetwork) -> T:
+        digest = hashlib.sha256(f"{network.spec} {network}".encode())
+        for name, value in (*network.named_parameters(), *network.named_buffers()):
+            digest.update(name.encode() + value.detach().numpy().tobytes())
+        key = digest.digest()
+        if key not in known:
+            known[key] = export(network)
+        return copy.deepcopy(known[key])
+
+    return remembered
+
+
 @pytest.fixture(scope="session")
 def exporter() -> Exporter:
-    """`export_onnx` that exports the same weights once only: that takes seconds."""
-    known: dict[tuple[str, int, float], onnx.ModelProto] = {}
+    """`export_onnx` that remembers."""
+    return remember(export_onnx)
 
-    def export(network: ExpressionNetwork) -> onnx.ModelProto:
-        checksum = sum(float(value.double().abs().sum()) for value in network.state_dict().values())
-        key = (network.spec.model, network.spec.input_size, checksum)
-        if key not in known:
-            known[key] = export_onnx(network)
-        copy = onnx.ModelProto()
-        copy.CopyFrom(known[key])
-        return copy
 
-    return export
+@pytest.fixture(scope="session")
+def tflite_exporter() -> Callable[[ExpressionNetwork], bytes]:
+    """`export_tflite` that remembers."""
+    pytest.importorskip("litert_torch")
+    pytest.importorskip("ai_edge_quantizer")
+    from export.tflite import export_tflite
+
+    return remember(export_tflite)
+
+
+@pytest.fixture(scope="session")
+def convert(request: pytest.FixtureRequest, small: ExpressionNetwork, exporter: Exporter) -> Converter:
+    """The drawn-faces network in a target's format, converted once."""
+
+    @functools.cache
+    def converted(target: str) -> Converted:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("export.onnx.export_onnx", exporter)
+            if target == "tflite":
+                patch.setattr("export.tflite.export_tflite", request.getfixturevalue("tflite_exporter"))
+            for package in PACKAGES[target]:
+                pytest.importorskip(package)
+            return load_target(target)(small)
+
+    return converted
 
 
 @pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, exporter: Exporter) -> Command:
+def command(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, exporter: Exporter) -> Command:
     """Run `python cli.py ...` in this process, with exports of known weights at hand."""
     monkeypatch.setattr("export.onnx.export_onnx", exporter)
 
     def run(*arguments: object) -> Result:
+        if "tflite" in arguments:
+            known = request.getfixturevalue("tflite_exporter")
+            monkeypatch.setattr("export.tflite.export_tflite", known)
         done = CliRunner().invoke(cli.app, [str(argument) for argument in arguments])
         if done.exception is not None and not isinstance(done.exception, SystemExit | click.ClickException):
             raise done.exception
@@ -127,6 +173,16 @@ def checkpoint(small: ExpressionNetwork, tmp_path_factory: pytest.TempPathFactor
     info = {"weights": {"licence": "CC0", "training_data": "drawn patterns"}}
     save_checkpoint(path, small, CropSpec(size=SIZE, margin=0.0), info)
     return path
+
+
+def lasting(bundle: Bundle) -> tuple[object, ...]:
+    """Return what comes again when a bundle is made again: all but the times in its certificate."""
+    members = {name: bundle.member(name) for name in bundle.members if name != CERTIFICATE_FILE}
+    certificate = bundle.certificate()
+    assert certificate is not None
+    figures = dict(certificate["figures"])  # type: ignore[call-overload]
+    assert figures.pop("latency_ms")
+    return bundle.spec, members, {**certificate, "figures": figures}
 
 
 def pictures(size: int, seed: int = 0, noise: int = 5) -> NDArray[np.uint8]:

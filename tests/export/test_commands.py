@@ -14,13 +14,13 @@ import onnx
 import pytest
 from safetensors.numpy import save_file
 
+import calibrate.onnx
 from edge_fer.bundle import Bundle
 from edge_fer.samples import read_reference
-from export import onnx as onnx_target
 from export.source import DEFAULT_CHECKPOINT
 from training.models import ExpressionNetwork
 
-from .conftest import SIZE, Command, Result
+from .conftest import SIZE, Command, Result, lasting
 from .test_certify import swap_classes
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -100,15 +100,15 @@ def test_an_int8_bundle_is_written_with_its_certificate(
     assert done.output == ["x.fer"]
     assert any("Parity: " in line for line in done.errors)
     bundle = Bundle.load("x.fer")
-    assert bundle.spec.quantised_ops["Conv"] == 15 and not bundle.spec.failed
+    assert bundle.spec.quantised_ops["Conv"] == 14 and not bundle.spec.failed
     assert bundle.verdict in ("passed", "undecided")
     assert_nothing_left(scratch, "x.fer")
     assert command("infer", ROOT / "examples" / "astronaut.jpg", "--bundle", "x.fer").code == 0
     replayed = command("parity", "x.fer", "--data", int8[-1])
     assert replayed.code == 0
-    first = Bundle.load("x.fer").digest
+    first = lasting(Bundle.load("x.fer"))
     assert command(*int8).code == 0  # replaces its own bundle, with the same bytes
-    assert Bundle.load("x.fer").digest == first
+    assert lasting(Bundle.load("x.fer")) == first
 
 
 def test_undecided_is_written_and_strict_exits_3(
@@ -128,14 +128,14 @@ def test_undecided_is_written_and_strict_exits_3(
 
 
 def break_int8(monkeypatch: pytest.MonkeyPatch) -> None:
-    sound = onnx_target.quantise
+    sound = calibrate.onnx.quantise
 
     def broken(*arguments: object, **named: object) -> onnx.ModelProto:
         model = sound(*arguments, **named)  # type: ignore[arg-type]
         swap_classes(model)
         return model
 
-    monkeypatch.setattr("export.onnx.quantise", broken)
+    monkeypatch.setattr("calibrate.onnx.quantise", broken)
 
 
 def test_a_failed_gate_leaves_the_report_and_no_bundle(
@@ -219,8 +219,8 @@ def test_three_faces_are_no_calibration(
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        (["--target", "coreml"], 2, "this version exports"),
-        (["--target", "onnx", "--precision", "int4"], 2, "fp32 and int8"),
+        (["--target", "coreml"], 2, "expected onnx, openvino, tflite"),
+        (["--target", "onnx", "--precision", "int4"], 2, "expected fp32, fp16, int8, auto"),
         (["--target", "onnx", "--precision", "int8"], 2, "--calibration-data"),
         (["--target", "onnx", "--golden", "mine"], 2, "parity or synthetic"),
         (["--target", "onnx", "--golden", "parity"], 2, "--parity-data"),
@@ -317,7 +317,13 @@ def test_a_full_disk_leaves_nothing(
 
 
 @pytest.mark.parametrize(
-    "step", ["export.certify.measure_fp32", "export.onnx.quantise", "edge_fer.bundle.os.replace"]
+    "step",
+    [
+        "export.measure.Judge.measure_fp32",
+        "export.measure.measure_speed",
+        "calibrate.onnx.quantise",
+        "edge_fer.bundle.os.replace",
+    ],
 )
 def test_an_interrupt_leaves_nothing(
     scratch: Path, command: Command, int8: list[object], monkeypatch: pytest.MonkeyPatch, step: str
@@ -335,10 +341,10 @@ def test_an_interrupt_leaves_nothing(
 def test_an_interrupt_inside_the_quantiser_leaves_nothing(
     scratch: Path, command: Command, int8: list[object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupt(_: object) -> None:
+    def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("calibrate.onnx.CropReader.get_next", interrupt)
+    monkeypatch.setattr("calibrate.onnx_ranges.Tails.add", interrupt)
     assert command(*int8).code == 130
     assert_nothing_left(scratch)
 
