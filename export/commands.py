@@ -56,9 +56,7 @@ def export(
     if golden not in (None, "parity", "synthetic"):
         raise UsageError(f"--golden: expected parity or synthetic, got {golden!r}")
     try:
-        from export.certify import certify
-        from export.ladder import NoRungPasses
-        from export.options import ExportOptions
+        from export.certify import ExportOptions  # and with it whatever every target needs
     except ImportError as error:
         raise MissingPackageError(
             f"export needs the package {error.name}: pip install -c constraints.txt -e '.[export]'"
@@ -79,11 +77,7 @@ def export(
     if reference_only:
         typer.echo(write_reference(options))
         return
-    try:
-        exported = certify(options)
-    except NoRungPasses as error:
-        raise GateFailed(f"{error}; see {write_rungs(options, error.rungs)}") from error
-    finish(exported, keep_failed=keep_failed, strict=strict)
+    finish(certify_or_tell(options), keep_failed=keep_failed, strict=strict)
 
 
 def finish(exported: Exported, *, keep_failed: bool, strict: bool) -> None:
@@ -112,6 +106,17 @@ def finish(exported: Exported, *, keep_failed: bool, strict: bool) -> None:
     code = exit_code(report.verdict, strict)
     if code:
         raise SystemExit(code)
+
+
+def certify_or_tell(options: ExportOptions) -> Exported:
+    """Export and measure; where no rung of the ladder passes, leave its report beside the missing bundle."""
+    from export.certify import certify
+    from export.ladder import NoRungPasses
+
+    try:
+        return certify(options)
+    except NoRungPasses as error:
+        raise GateFailed(f"{error}; see {write_rungs(options, error.rungs)}") from error
 
 
 def write_rungs(options: ExportOptions, rungs: Sequence[Judged]) -> Path:
