@@ -215,7 +215,8 @@ def _check_latency(
         milliseconds.append(1e3 * (time.perf_counter() - started))
     median_ms = float(np.median(milliseconds[_WARM_UP:]))
     ratio = median_ms / certified.p50_ms
-    reason = f"p50 {median_ms:.2f} ms here, {certified.p50_ms:.2f} ms certified, {certified.threads or 'default'} threads"
+    threads = certified.threads or "default"
+    reason = f"p50 {median_ms:.2f} ms here, {certified.p50_ms:.2f} ms certified, {threads} threads"
     return Check("latency", ratio, SLOW, "warning" if ratio > SLOW else "passed", reason)
 
 
