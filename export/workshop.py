@@ -14,6 +14,7 @@ import edge_fer
 from calibrate.manifest import CalibrationSet
 from calibrate.recipe import Recipe
 from calibrate.stability import check_stability
+from edge_fer.cli_errors import notice
 from edge_fer.engines import Outputs
 from edge_fer.parity import metrics
 from edge_fer.samples import Golden
@@ -109,6 +110,8 @@ class Workshop:
             chosen = climb(ladder, tell)
         finally:
             print_table("Precision ladder", COLUMNS, [row(one) for one in judged])
+            for sentence in said:
+                notice(sentence)
         rungs = [dict(zip(COLUMNS, row(one), strict=True)) for one in judged]
         return replace(chosen, notes={**chosen.notes, "ladder": {"rungs": rungs, "skipped": said}})
 
