@@ -1,7 +1,6 @@
-"""What a gate is, the thresholds of the project, the three-way rule, and the gates of sampled figures.
+"""What a gate is, the thresholds of the project, and the three-way rule.
 
-Knows nothing of engines, bundles or pictures: arrays in, `Gate` out (the gates without sampling are in
-`exact`).
+The gates themselves are in `exact` (without sampling), `sampled` (figures of a set of faces) and `speed`.
 """
 
 from __future__ import annotations
@@ -11,14 +10,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal, cast, get_args
 
-import numpy as np
-from numpy.typing import NDArray
+from edge_fer.parity import intervals
+from edge_fer.parity.intervals import Bootstrap, Interval
 
-from edge_fer.parity import intervals, metrics
-from edge_fer.parity.intervals import Interval
-from edge_fer.parity.metrics import FloatArray, IntArray
-
-Verdict = Literal["passed", "failed", "undecided", "not run"]
+Verdict = Literal["passed", "failed", "undecided", "not run", "size only"]
 
 PREPROCESS = "preprocess"
 BATCH = "batch"
@@ -28,7 +23,10 @@ FLIPS = "flips"
 SURE_FLIPS = "flips, surest half"
 DISTRIBUTION = "distribution"
 CALIBRATION = "calibration"
-SAMPLED = (ACCURACY, FLIPS, SURE_FLIPS, DISTRIBUTION, CALIBRATION)
+RECALL = "per class"
+HEAD = "reliability head"
+SPEED = "speed"
+SAMPLED = (ACCURACY, FLIPS, SURE_FLIPS, DISTRIBUTION, CALIBRATION, RECALL, HEAD)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +43,11 @@ class Thresholds:
         sure_flips: the same among the half the float model is surest of.
         divergence: largest mean Jensen-Shannon divergence, in nat.
         ece_change: largest absolute change of the ECE.
+        recall_drop: largest fall of the recall of a class.
+        recall_faces: fewest faces of a class whose recall is gated.
+        coverage_shift: largest absolute change of the share of faces kept at the abstention threshold.
+        coverage: share of faces the float model keeps, where the bundle names no abstention threshold.
+        speed_ratio: least speed as a multiple of the float graph's.
         confidence: of each one-sided bound.
         resamples: of the bootstrap.
         seed: of the bootstrap.
@@ -59,9 +62,19 @@ class Thresholds:
     sure_flips: float = 0.005
     divergence: float = 0.005
     ece_change: float = 0.01
+    recall_drop: float = 0.05
+    recall_faces: int = 150
+    coverage_shift: float = 0.01
+    coverage: float = 0.8
+    speed_ratio: float = 1.2
     confidence: float = intervals.CONFIDENCE
     resamples: int = intervals.RESAMPLES
     seed: int = 0
+
+    @property
+    def bootstrap(self) -> Bootstrap:
+        """The settings that every bootstrap of one report shares."""
+        return Bootstrap(confidence=self.confidence, resamples=self.resamples, seed=self.seed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +86,7 @@ class Gate:
         value: the measured figure; None when there is none.
         interval: its two one-sided bounds; None for a figure that is not sampled.
         threshold: what the figure is held against; None when the gate was not run.
-        verdict: passed, failed, undecided, or not run.
+        verdict: passed, failed, undecided, not run, or size only (a graph that is not shown to be faster).
         reason: one sentence with the counts behind the verdict.
     """
 
@@ -128,8 +141,11 @@ def not_run(name: str, reason: str) -> Gate:
 
 
 def overall(gates: Iterable[Gate]) -> Verdict:
-    """Return failed if any gate failed, else undecided if any is, else passed; undecided if none was run."""
-    verdicts = {gate.verdict for gate in gates} - {"not run"}
+    """Return failed if any gate failed, else undecided if any is, else passed; undecided if none was run.
+
+    "size only" counts neither way: a graph that is no faster answers no worse.
+    """
+    verdicts = {gate.verdict for gate in gates} - {"not run", "size only"}
     if "failed" in verdicts:
         return "failed"
     return "passed" if verdicts == {"passed"} else "undecided"
@@ -157,92 +173,6 @@ def within(interval: Interval, threshold: float) -> Verdict:
     if -threshold <= lower and upper <= threshold:
         return "passed"
     return "failed" if lower > threshold or upper < -threshold else "undecided"
-
-
-def accuracy_gate(expected: FloatArray, got: FloatArray, labels: IntArray, limits: Thresholds) -> Gate:
-    """Judge the accuracy as a share of the float accuracy, by the paired bootstrap.
-
-    Args:
-        expected: (N, C) distributions of the float checkpoint.
-        got: (N, C) distributions of the bundle, same faces.
-        labels: (N,) true labels, none missing.
-        limits: thresholds and bootstrap settings.
-    """
-    was, now = metrics.correct(expected, labels), metrics.correct(got, labels)
-    both, lost, gained = int((was & now).sum()), int((was & ~now).sum()), int((~was & now).sum())
-    faces = len(labels)
-    if not was.any():
-        return not_run(ACCURACY, f"the float model has none of {faces} faces right, so there is no ratio")
-    neither = faces - both - lost - gained
-    samples = intervals.bootstrap_ratio(both, lost, gained, neither, limits.resamples, limits.seed)
-    interval = intervals.percentile_interval(samples, limits.confidence)
-    threshold = limits.accuracy_ratio
-    reason = (
-        f"{now.mean():.4f} against {was.mean():.4f} on {faces} faces: {lost} lost, {gained} gained, "
-        f"McNemar p {intervals.mcnemar_exact(lost, gained):.3g}"
-    )
-    drop = (1.0 - threshold) * float(was.mean())
-    if 0.0 < drop < 1.0:
-        needed = intervals.smallest_set(drop, (lost + gained) / faces, limits.confidence)
-        reason += f"; {needed} faces could show a drop of {drop:.4f}"
-    value = float(now.sum() / was.sum())
-    return Gate(ACCURACY, value, interval, threshold, at_least(interval, threshold), reason)
-
-
-def flips_gate(changed: NDArray[np.bool_], name: str, threshold: float, limits: Thresholds) -> Gate:
-    """Judge the share of changed labels by exact binomial bounds.
-
-    Args:
-        changed: (N,) bool, whether the label of each face changed.
-        name: `FLIPS` or `SURE_FLIPS`.
-        threshold: the largest share allowed.
-        limits: the confidence of the bounds.
-    """
-    count, faces = int(changed.sum()), len(changed)
-    interval = intervals.clopper_pearson(count, faces, limits.confidence)
-    verdict = at_most(interval, threshold)
-    reason = f"{count} of {faces} faces changed their label"
-    if verdict == "undecided" and 0.0 < threshold < 1.0:
-        needed = intervals.smallest_set_without(threshold, limits.confidence)
-        reason += f"; even without a flip {needed} faces are needed to decide" if faces < needed else ""
-    return Gate(name, count / faces, interval, threshold, verdict, reason)
-
-
-def distribution_gate(expected: FloatArray, got: FloatArray, limits: Thresholds) -> Gate:
-    """Judge the mean Jensen-Shannon divergence per face, in nat, by the bootstrap over faces."""
-    divergence = metrics.jensen_shannon(expected, got)
-    faces = len(divergence)
-    samples = intervals.bootstrap(
-        lambda counts: float(counts @ divergence) / faces, faces, limits.resamples, limits.seed
-    )
-    interval = intervals.percentile_interval(samples, limits.confidence)
-    p95, largest = float(np.quantile(divergence, 0.95)), float(divergence.max())
-    return Gate(
-        DISTRIBUTION,
-        float(divergence.mean()),
-        interval,
-        limits.divergence,
-        at_most(interval, limits.divergence),
-        f"Jensen-Shannon on {faces} faces: 95 % are below {p95:.2g} nat, the largest is {largest:.2g}",
-    )
-
-
-def calibration_gate(expected: FloatArray, got: FloatArray, labels: IntArray, limits: Thresholds) -> Gate:
-    """Judge the signed change of the ECE by the paired bootstrap.
-
-    The absolute change would be biased upwards by resampling, so the signed one is resampled, its own bias
-    reflected out, and both bounds are held against the threshold.
-    """
-    before = metrics.CalibrationCurve.of(expected, labels)
-    after = metrics.CalibrationCurve.of(got, labels)
-    change = after.ece() - before.ece()
-    samples = intervals.bootstrap(
-        lambda counts: after.ece(counts) - before.ece(counts), len(labels), limits.resamples, limits.seed
-    )
-    interval = intervals.basic_interval(change, samples, limits.confidence)
-    reason = f"ECE {after.ece():.4f} against {before.ece():.4f} on {len(labels)} faces"
-    verdict = within(interval, limits.ece_change)
-    return Gate(CALIBRATION, change, interval, limits.ece_change, verdict, reason)
 
 
 def finite(value: float | None) -> float | None:

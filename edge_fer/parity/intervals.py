@@ -6,7 +6,8 @@ Every interval is a pair of one-sided bounds, each at the given confidence, so a
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
@@ -41,63 +42,112 @@ def mcnemar_exact(lost: int, gained: int) -> float:
     return min(1.0, 2.0 * _tail(_log_binomials(min(lost, gained), total), total, 0.5))
 
 
-def bootstrap_counts(faces: int, resamples: int = RESAMPLES, seed: int = 0) -> Iterator[NDArray[np.int64]]:
-    """Yield seeded resamples as (faces,) int64 counts: how often each face was drawn.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bootstrap:
+    """The paired bootstrap of a report, with room for faces of a kind that the set does not hold.
 
-    The same counts weigh both models of a comparison, which is what makes it paired. One resample is held at
-    a time, so memory grows with `faces` only.
-    """
-    generator = np.random.Generator(np.random.PCG64(seed))
-    for _ in range(resamples):
-        yield np.bincount(generator.integers(0, faces, faces), minlength=faces)
+    Resampling a set in which nothing was lost loses nothing, however small the set: its interval has no width
+    and would prove anything. So the world is taken to be a mixture: mostly faces like those of the set, whose
+    unknown mix is the Bayesian bootstrap of Rubin (1981, The Annals of Statistics 9(1)), and a share like
+    none of them, each as bad (for the other bound: as good) as a face can be. With n faces the mix has the
+    law Dirichlet(1, ..., 1) and the unseen share is Beta(1, n), as if one more face had been drawn and were
+    the worst. For a mean of bounded values this is the bound of Learned-Miller & Thomas (2019,
+    arXiv:1905.06208); for a share of faces it is that of Clopper & Pearson, and without a single event the
+    rule of three.
 
-
-def bootstrap(
-    statistic: Callable[[NDArray[np.int64]], float], faces: int, resamples: int = RESAMPLES, seed: int = 0
-) -> NDArray[np.float64]:
-    """Evaluate `statistic` on the counts of each resample, (resamples,) float64."""
-    return np.array([statistic(counts) for counts in bootstrap_counts(faces, resamples, seed)])
-
-
-def bootstrap_ratio(
-    both: int, lost: int, gained: int, neither: int, resamples: int = RESAMPLES, seed: int = 0
-) -> NDArray[np.float64]:
-    """Resample the ratio of two accuracies on the same faces, (<= resamples,) float64.
-
-    The ratio depends on four counts only, so drawing them from their multinomial is the paired bootstrap over
-    faces in constant time. Resamples in which the reference has nothing right have no ratio and are left out.
-
-    Args:
-        both: faces both models have right.
-        lost: right in the reference only.
-        gained: right in the bundle only.
-        neither: wrong in both.
+    Attributes:
+        confidence: of each one-sided bound.
         resamples: how many.
-        seed: of the generator.
+        seed: of the generators; the same seed gives the same intervals.
     """
-    cells = np.array([both, lost, gained, neither], dtype=np.int64)
-    generator = np.random.Generator(np.random.PCG64(seed))
-    drawn = generator.multinomial(int(cells.sum()), cells / cells.sum(), size=resamples)
-    reference = drawn[:, 0] + drawn[:, 1]
-    usable = reference > 0
-    ratio: NDArray[np.float64] = (drawn[usable, 0] + drawn[usable, 2]) / reference[usable]
-    return ratio
 
+    confidence: float = CONFIDENCE
+    resamples: int = RESAMPLES
+    seed: int = 0
 
-def percentile_interval(samples: NDArray[np.float64], confidence: float = CONFIDENCE) -> Interval:
-    """Return the one-sided bounds of a bootstrap distribution (Efron 1981)."""
-    lower, upper = np.quantile(samples, [1.0 - confidence, confidence])
-    return float(lower), float(upper)
+    def weights(self, faces: int) -> Iterator[NDArray[np.float64]]:
+        """Yield the resamples as (faces,) float64 weights that sum to 1.
 
+        The same weights weigh both models of a comparison, which is what makes it paired. One resample is
+        held at a time, so memory grows with `faces` only.
+        """
+        generator = self._generator(0)
+        for _ in range(self.resamples):
+            drawn = generator.standard_exponential(faces)
+            yield drawn / drawn.sum()
 
-def basic_interval(value: float, samples: NDArray[np.float64], confidence: float = CONFIDENCE) -> Interval:
-    """Return the one-sided bounds reflected about `value` (Davison & Hinkley 1997, eq. 5.6).
+    def cells(self, counts: Sequence[int]) -> NDArray[np.float64]:
+        """Return the resamples of a figure that rests on a few counts, (resamples, len(counts)) float64.
 
-    For a figure that resampling biases, such as the ECE, whose absolute values grow with noise: the
-    reflection takes the bias out where the percentile interval would count it twice.
-    """
-    lower, upper = percentile_interval(samples, confidence)
-    return 2.0 * value - upper, 2.0 * value - lower
+        A row is the share of each count: the sums of its faces' weights, drawn at once (gamma variates add
+        up), so the time does not depend on the number of faces.
+        """
+        drawn = self._generator(0).standard_gamma(counts, (self.resamples, len(counts)))
+        return np.asarray(drawn / drawn.sum(axis=1, keepdims=True))
+
+    def unseen(self, faces: int) -> NDArray[np.float64]:
+        """Return the share of unseen faces in each resample, (resamples,) float64 of the law Beta(1, faces).
+
+        It is independent of the mix of the seen faces, and drawn as shuffled, evenly spaced quantiles: where
+        nothing happened, the bound does not depend on the seed.
+        """
+        spaced = (np.arange(self.resamples) + 0.5) / self.resamples
+        return np.asarray(-np.expm1(np.log1p(-self._generator(1).permutation(spaced)) / faces))
+
+    def bounds(self, lower: NDArray[np.float64], upper: NDArray[np.float64]) -> Interval:
+        """Return the one-sided bounds of a figure from its resamples with the worst and the best unseen."""
+        # Hazen's positions are those of `unseen`: the bound is its exact quantile
+        low = np.quantile(lower, 1.0 - self.confidence, method="hazen")
+        return float(low), float(np.quantile(upper, self.confidence, method="hazen"))
+
+    def mean(self, values: NDArray[np.float64], lowest: float, highest: float) -> Interval:
+        """Bound the mean of a figure of single faces, (N,) float64, that lies in `lowest`..`highest`."""
+        seen = np.array([weights @ values for weights in self.weights(len(values))])
+        return self._mixed(seen, len(values), lowest, highest)
+
+    def change(
+        self, value: float, statistic: Callable[[NDArray[np.float64]], float], faces: int, span: float
+    ) -> Interval:
+        """Bound the change of a figure that resampling biases, such as the ECE, which grows with noise.
+
+        The resamples are reflected about the measured change (Davison & Hinkley 1997, eq. 5.6), which takes
+        out the bias that their percentiles would count twice.
+
+        Args:
+            value: the change on the set.
+            statistic: the change on a resample, given its weights.
+            faces: of the set.
+            span: how much a share of one of ruined faces changes the figure by at most.
+        """
+        seen = 2.0 * value - np.array([statistic(weights) for weights in self.weights(faces)])
+        return self._mixed(seen, faces, -span, span)
+
+    def difference(self, lost: int, gained: int, faces: int) -> Interval:
+        """Bound the change of a share of faces, -1..1, of which `lost` left it and `gained` came."""
+        share = self.cells((lost, gained, faces - lost - gained))
+        return self._mixed(share[:, 1] - share[:, 0], faces, -1.0, 1.0)
+
+    def ratio(self, both: int, lost: int, gained: int, neither: int) -> Interval:
+        """Bound the ratio of two accuracies on the same faces.
+
+        Args:
+            both: faces both models have right.
+            lost: right in the reference only.
+            gained: right in the bundle only; the reference has at least one face right.
+            neither: wrong in both.
+        """
+        share = self.cells((both, lost, gained, neither))
+        unseen = self.unseen(both + lost + gained + neither)
+        reference, bundle = ((1.0 - unseen) * (share[:, 0] + share[:, k]) for k in (1, 2))
+        return self.bounds(bundle / (reference + unseen), (bundle + unseen) / reference)
+
+    def _mixed(self, seen: NDArray[np.float64], faces: int, lowest: float, highest: float) -> Interval:
+        unseen = self.unseen(faces)
+        kept = (1.0 - unseen) * seen
+        return self.bounds(kept + unseen * lowest, kept + unseen * highest)
+
+    def _generator(self, stream: int) -> np.random.Generator:
+        return np.random.Generator(np.random.PCG64([self.seed, stream]))
 
 
 def smallest_set_without(rate: float, confidence: float = CONFIDENCE) -> int:

@@ -6,6 +6,7 @@ a distribution per face, (N, C) float, and labels are (N,) integers 0..C-1; all 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +18,10 @@ IntArray = NDArray[np.integer[Any]]
 
 ECE_BINS = 15
 NLL_FLOOR = 1e-12
+"""Least probability in a logarithm."""
 JEFFREYS_SMOOTHING = 1e-6
+TEMPERATURES = (0.01, 100.0)
+"""Where a temperature is looked for."""
 
 
 def top1(probabilities: FloatArray) -> NDArray[np.int64]:
@@ -89,7 +93,7 @@ class CalibrationCurve:
         ends = np.flatnonzero(np.append(np.diff(confidence[order]) > 0, True))
         return cls(order, gaps[order], ends, bins)
 
-    def ece(self, counts: IntArray | None = None) -> float:
+    def ece(self, weights: NDArray[np.float64] | None = None) -> float:
         """Return the expected calibration error, 0..1, of the set or of a resample.
 
         Bins hold exactly equal mass: a face on a border, and a run of equal confidences, is shared between
@@ -97,13 +101,19 @@ class CalibrationCurve:
         result.
 
         Args:
-            counts: (N,) integer, how often each face occurs in the resample; None for once each.
+            weights: (N,) float64, how much of the resample each face makes up; None for equal parts.
         """
-        weights = np.ones(len(self.order)) if counts is None else counts[self.order].astype(np.float64)
-        mass = np.append(0.0, np.cumsum(weights)[self.ends])
-        gap = np.append(0.0, np.cumsum(weights * self.gaps)[self.ends])
-        borders = np.arange(self.bins + 1) * (mass[-1] / self.bins)
-        return float(np.abs(np.diff(np.interp(borders, mass, gap))).sum() / mass[-1])
+        weight = np.ones(len(self.order)) if weights is None else weights[self.order]
+        mass = np.cumsum(weight)
+        gap = np.cumsum(weight * self.gaps)
+        borders = np.arange(1, self.bins) * (mass[-1] / self.bins)
+        # only the runs that hold a border are looked at: this is called for every resample
+        runs = np.searchsorted(self.ends, np.searchsorted(mass, borders))
+        first, last = self.ends[runs - 1], self.ends[runs]
+        below, gap_below = (np.where(runs > 0, total[first], 0.0) for total in (mass, gap))
+        within = (borders - below) / (mass[last] - below)
+        at_borders = gap_below + within * (gap[last] - gap_below)
+        return float(np.abs(np.diff(at_borders, prepend=0.0, append=gap[-1])).sum() / mass[-1])
 
 
 def ece(probabilities: FloatArray, labels: IntArray, bins: int = ECE_BINS) -> float:
@@ -122,6 +132,74 @@ def nll(probabilities: FloatArray, labels: IntArray) -> float:
     """Return the mean negative log likelihood of the true label, in nat; probabilities floored at 1e-12."""
     true = np.take_along_axis(probabilities, _checked_labels(probabilities, labels)[:, None], axis=1)
     return float(-np.log(np.maximum(true.astype(np.float64), NLL_FLOOR)).mean())
+
+
+def temperature(probabilities: FloatArray, labels: IntArray) -> float:
+    """Return the temperature T that minimises the NLL (Guo et al. 2017, section 4.2).
+
+    Probabilities p, floored at 1e-12, become p^(1/T) normalised: above 1 the model is too sure, below 1 not
+    sure enough. An end of `TEMPERATURES` is returned where the best lies beyond it (a model that is always
+    right, say), and 1 where none changes anything (all classes equally likely).
+    """
+    true = np.zeros(probabilities.shape)
+    true[np.arange(len(true)), _checked_labels(probabilities, labels)] = 1.0
+    return _best_temperature(_floored(probabilities), true)
+
+
+def repair_temperature(expected: FloatArray, got: FloatArray) -> float:
+    """Return the temperature T that brings `got` closest to `expected`, in mean cross-entropy.
+
+    The rows of `got` become p^(1/T) normalised. 1 repairs nothing: the two lie apart in another way than by a
+    temperature, or not at all. Floor and ends are those of `temperature`.
+    """
+    return _best_temperature(_floored(got), _floored(expected))
+
+
+def _best_temperature(probabilities: NDArray[np.float64], target: NDArray[np.float64]) -> float:
+    """Minimise the mean of -sum(target * log softmax(b * log p)), convex in b = 1/T, by bracketed Newton."""
+    logs = np.log(probabilities)
+    aim = float((target * logs).sum(axis=1).mean())
+
+    def slope(inverse: float) -> tuple[float, float]:  # first and second derivative of the objective
+        powered = np.exp(inverse * (logs - logs.max(axis=1, keepdims=True)))
+        powered /= powered.sum(axis=1, keepdims=True)
+        mean = (powered * logs).sum(axis=1)
+        spread = (powered * np.square(logs - mean[:, None])).sum(axis=1)
+        return float(mean.mean()) - aim, float(spread.mean())
+
+    if slope(1.0)[1] < 1e-15:
+        return 1.0
+    low, high = 1.0 / TEMPERATURES[1], 1.0 / TEMPERATURES[0]
+    if slope(low)[0] >= 0.0:
+        return TEMPERATURES[1]
+    if slope(high)[0] <= 0.0:
+        return TEMPERATURES[0]
+    inverse, before = 1.0, math.inf
+    while abs(inverse - before) > 1e-14 * inverse:
+        first, second = slope(inverse)
+        low, high = (inverse, high) if first < 0.0 else (low, inverse)
+        newton = inverse - first / second if second > 0.0 else low
+        before, inverse = inverse, newton if low < newton < high else (low + high) / 2.0
+    return 1.0 / inverse
+
+
+def _floored(probabilities: FloatArray) -> NDArray[np.float64]:
+    return _normalised(np.maximum(np.asarray(probabilities, dtype=np.float64), NLL_FLOOR))
+
+
+def embedding_cosine(a: FloatArray, b: FloatArray) -> NDArray[np.float64]:
+    """Return the cosine between the embeddings of each face, (N,) float64 in -1..1.
+
+    Args:
+        a: (N, D) embeddings of one model.
+        b: (N, D) of the other; where one of the two is all zero the cosine is 0, where both are it is 1.
+    """
+    a, b = (np.asarray(each, dtype=np.float64) for each in (a, b))
+    lengths = [np.sqrt(np.square(each).sum(axis=1)) for each in (a, b)]
+    product = lengths[0] * lengths[1]
+    cosine = ((lengths[0] == 0.0) & (lengths[1] == 0.0)).astype(np.float64)
+    np.divide((a * b).sum(axis=1), product, out=cosine, where=product > 0.0)
+    return np.asarray(np.clip(cosine, -1.0, 1.0))
 
 
 def jensen_shannon(p: FloatArray, q: FloatArray) -> NDArray[np.float64]:
@@ -173,6 +251,7 @@ def _normalised(values: FloatArray) -> NDArray[np.float64]:
 
 
 def _relative_entropy(p: NDArray[np.float64], q: NDArray[np.float64]) -> NDArray[np.float64]:
-    ratio = np.divide(p, q, out=np.ones_like(p), where=p > 0)  # 0 log 0 = 0
+    # 0 log 0 = 0; q, half of p at least, is 0 beside the least float only
+    ratio = np.divide(p, q, out=np.ones_like(p), where=(p > 0) & (q > 0))
     entropy: NDArray[np.float64] = (p * np.log(ratio)).sum(axis=1)
     return entropy

@@ -7,8 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from scipy.spatial.distance import jensenshannon
-from scipy.special import rel_entr
+from scipy.optimize import brentq, minimize_scalar
+from scipy.spatial.distance import cosine, jensenshannon
+from scipy.special import log_softmax, rel_entr
+from scipy.stats import entropy
 from sklearn.metrics import balanced_accuracy_score, confusion_matrix, f1_score, log_loss, recall_score
 
 from edge_fer.parity import metrics
@@ -94,10 +96,10 @@ def test_ece_is_the_definition_where_the_bins_divide_the_faces(seed: int, bins: 
 
 def test_ece_shares_a_border_face_between_its_bins() -> None:
     # Three faces in two bins: each bin holds one and a half of them.
-    probabilities = np.array([[0.6, 0.4], [0.8, 0.2], [0.9, 0.1]])
-    gaps = np.array([0.6 - 1, 0.8 - 0, 0.9 - 1])
+    probabilities = np.array([[0.6, 0.4], [0.75, 0.25], [0.9, 0.1]])
+    gaps = np.array([0.6 - 1, 0.75 - 0, 0.9 - 0])
     expected = (abs(gaps[0] + gaps[1] / 2) + abs(gaps[1] / 2 + gaps[2])) / 3
-    assert metrics.ece(probabilities, np.array([0, 1, 0]), bins=2) == pytest.approx(expected, abs=1e-12)
+    assert metrics.ece(probabilities, np.array([0, 1, 1]), bins=2) == pytest.approx(expected, abs=1e-12)
 
 
 @settings(max_examples=30)
@@ -117,7 +119,9 @@ def test_ece_of_a_resample_is_the_ece_of_the_repeated_faces(seed: int) -> None:
     drawn = np.random.default_rng(seed).integers(0, 90, 90)
     counts = np.bincount(drawn, minlength=90)
     curve = metrics.CalibrationCurve.of(probabilities, labels)
-    assert curve.ece(counts) == pytest.approx(metrics.ece(probabilities[drawn], labels[drawn]), abs=1e-12)
+    assert curve.ece(counts / 90) == pytest.approx(
+        metrics.ece(probabilities[drawn], labels[drawn]), abs=1e-12
+    )
 
 
 @settings(max_examples=30)
@@ -133,6 +137,28 @@ def test_divergences_agree_with_scipy(seed: int) -> None:
     smooth = [(rows.astype(float) / rows.sum(1, dtype=float)[:, None] + 1e-6) / (1 + 8e-6) for rows in (p, q)]
     expected = (rel_entr(*smooth) + rel_entr(*smooth[::-1])).sum(axis=1)
     np.testing.assert_allclose(metrics.jeffreys(p, q), expected, rtol=1e-9, atol=1e-9)
+
+
+@settings(max_examples=30)
+@given(seed=seeds, sharpness=st.sampled_from([1.0, 30.0, 1000.0]))
+def test_divergences_agree_with_scipy_where_probabilities_are_zero_and_one(
+    seed: int, sharpness: float
+) -> None:
+    generator = np.random.default_rng(seed)
+    p, q = (np.round(generator.dirichlet(np.full(8, 1 / sharpness), 60), 2) + 0.0 for _ in range(2))
+    p, q = (np.where(rows.sum(axis=1, keepdims=True) > 0, rows, np.eye(8)[0]) for rows in (p, q))
+    assert (p == 0).any() and (sharpness == 1.0 or (p == 1).any())
+    expected = jensenshannon(p, q, axis=1) ** 2
+    np.testing.assert_allclose(metrics.jensen_shannon(p, q), expected, rtol=1e-9, atol=1e-9)
+    p, q = (rows / rows.sum(axis=1, keepdims=True) + 1e-6 for rows in (p, q))
+    both_ways = entropy(p, q, axis=1) + entropy(q, p, axis=1)  # scipy normalises the rows
+    np.testing.assert_allclose(metrics.jeffreys(p - 1e-6, q - 1e-6), both_ways, rtol=1e-9, atol=1e-9)
+
+
+def test_the_least_float_has_no_infinite_divergence() -> None:
+    p, q = np.array([[5e-324, 1.0]]), np.array([[0.0, 1.0]])
+    assert metrics.jensen_shannon(p, q)[0] == 0.0
+    assert np.isfinite(metrics.jeffreys(p, q)).all()
 
 
 def test_divergences_at_probabilities_of_zero_and_one() -> None:
@@ -179,3 +205,89 @@ def test_surest_half_is_rounded_up_and_sorted_by_confidence() -> None:
 def test_labels_that_do_not_fit_are_refused(labels: list[int]) -> None:
     with pytest.raises(ValueError, match="expected"):
         metrics.accuracy(np.full((2, 8), 0.125), np.array(labels))
+
+
+def cross_entropy(
+    log_temperature: float, probabilities: NDArray[np.float64], target: NDArray[np.float64]
+) -> float:
+    logits = np.log(np.maximum(probabilities.astype(np.float64), 1e-12)) / np.exp(log_temperature)
+    return float(-(target * log_softmax(logits, axis=1)).sum(axis=1).mean())
+
+
+def least(probabilities: NDArray[np.float64], target: NDArray[np.float64]) -> float:
+    """Return scipy's T: a search for the least cross-entropy, sharpened by the zero of its slope."""
+
+    def slope(at: float) -> float:  # by complex step: exact to rounding
+        logits = np.log(np.maximum(probabilities.astype(np.float64), 1e-12)) / np.exp(at + 1e-30j)
+        logits = logits - logits.real.max(axis=1, keepdims=True)
+        logs = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+        return float(-(target * logs).sum(axis=1).mean().imag / 1e-30)
+
+    rough = minimize_scalar(
+        cross_entropy, bounds=(-4.6, 4.6), args=(probabilities, target), method="bounded"
+    ).x
+    return float(np.exp(brentq(slope, rough - 0.01, rough + 0.01, xtol=1e-14)))
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=seeds, faces=st.integers(50, 300), sharpness=st.sampled_from([0.4, 1.0, 2.5]))
+def test_temperature_agrees_with_scipy(seed: int, faces: int, sharpness: float) -> None:
+    p, _ = draw(seed, faces)
+    drawn = np.random.default_rng(seed).random((faces, 1)) > np.cumsum(p.astype(np.float64), axis=1)
+    labels = np.minimum(drawn.sum(axis=1), 7)
+    p = p.astype(np.float64) ** sharpness
+    p /= p.sum(axis=1, keepdims=True)
+    assert metrics.temperature(p, labels) == pytest.approx(least(p, np.eye(8)[labels]), rel=1e-9)
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=seeds, faces=st.integers(1, 200), temperature=st.floats(0.3, 4.0))
+def test_repair_temperature_agrees_with_scipy(seed: int, faces: int, temperature: float) -> None:
+    generator = np.random.default_rng(seed)
+    expected = generator.dirichlet(np.full(8, 0.7), faces)
+    noisy = np.log(np.maximum(expected, 1e-12)) / temperature + generator.normal(0, 0.2, expected.shape)
+    got = np.exp(log_softmax(noisy, axis=1))
+    target = np.maximum(expected, 1e-12)
+    target /= target.sum(axis=1, keepdims=True)
+    assert metrics.repair_temperature(expected, got) == pytest.approx(least(got, target), rel=1e-9)
+
+
+@pytest.mark.parametrize("temperature", [0.5, 0.9, 1.0, 1.5, 5.0])
+def test_repair_temperature_undoes_a_temperature(temperature: float) -> None:
+    expected = np.random.default_rng(2).dirichlet(np.full(8, 1.0), 400)
+    got = expected ** (1 / temperature)
+    got /= got.sum(axis=1, keepdims=True)
+    assert metrics.repair_temperature(expected, got) == pytest.approx(1 / temperature, rel=1e-9)
+
+
+def test_temperatures_at_probabilities_of_zero_and_one() -> None:
+    certain, flat = np.eye(8), np.full((8, 8), 0.125)
+    assert metrics.temperature(certain, np.arange(8)) == 0.01  # never wrong: it could be surer still
+    assert metrics.temperature(certain, (np.arange(8) + 1) % 8) == 100.0  # always wrong: never unsure enough
+    assert metrics.temperature(flat, np.arange(8)) == 1.0  # no temperature changes it
+    assert metrics.repair_temperature(certain, certain) == pytest.approx(1.0, abs=1e-9)
+    assert metrics.repair_temperature(flat, certain) == 100.0
+    half = np.where(np.arange(8)[:, None] < 4, certain, np.roll(certain, 1, axis=1))  # wrong on half
+    # p(right) = 1/2 where 27.6 / T is log(7): the wrong class is at the floor like the other six
+    assert metrics.temperature(half, np.arange(8)) == pytest.approx(-np.log(1e-12) / np.log(7), rel=1e-9)
+
+
+def test_one_face_has_a_temperature() -> None:
+    p = np.array([[0.6, 0.3, 0.1]])
+    assert metrics.temperature(p, np.array([0])) == 0.01
+    assert metrics.repair_temperature(p, p) == pytest.approx(1.0, abs=1e-12)
+
+
+@settings(max_examples=20)
+@given(seed=seeds)
+def test_embedding_cosine_agrees_with_scipy(seed: int) -> None:
+    a, b = np.random.default_rng(seed).normal(size=(2, 20, 12)).astype(np.float32)
+    expected = [1.0 - cosine(*pair) for pair in zip(a.astype(float), b.astype(float), strict=True)]
+    np.testing.assert_allclose(metrics.embedding_cosine(a, b), expected, rtol=1e-9, atol=1e-12)
+
+
+def test_embedding_cosine_at_its_ends() -> None:
+    a = np.array([[1.0, 2.0], [1.0, 2.0], [3.0, 4.0], [0.0, 0.0], [0.0, 0.0]])
+    b = np.array([[2.0, 4.0], [-1.0, -2.0], [-4.0, 3.0], [0.0, 0.0], [1.0, 0.0]])
+    np.testing.assert_allclose(metrics.embedding_cosine(a, b), [1.0, -1.0, 0.0, 1.0, 0.0], rtol=0, atol=1e-15)
+    assert (np.abs(metrics.embedding_cosine(a * 1e100, b * 1e-100)) <= 1.0).all()
