@@ -3,27 +3,46 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edge_fer.parity import intervals, metrics
+from edge_fer.parity.flips import Changes, flip_matrix, flips_by_direction
 from edge_fer.parity.metrics import FloatArray, IntArray
 
 
 def divergence_figures(expected: FloatArray, got: FloatArray) -> dict[str, object]:
     """Summarise how far the distributions of two models lie apart on the same (N, C) faces, in nat."""
-    divergence = metrics.jensen_shannon(expected, got)
-    p50, p95 = np.quantile(divergence, [0.5, 0.95])
     return {
-        "js_mean": float(divergence.mean()),
-        "js_p50": float(p50),
-        "js_p95": float(p95),
-        "js_max": float(divergence.max()),
-        "jeffreys_mean": float(metrics.jeffreys(expected, got).mean()),
+        **_summary("js", metrics.jensen_shannon(expected, got)),
+        **_summary("jeffreys", metrics.jeffreys(expected, got)),
         "max_abs_diff": float(np.abs(np.subtract(got, expected, dtype=np.float64)).max()),
     }
+
+
+def _summary(name: str, divergence: NDArray[np.float64]) -> dict[str, object]:
+    p50, p95 = np.quantile(divergence, [0.5, 0.95])
+    return {
+        f"{name}_mean": float(divergence.mean()),
+        f"{name}_p50": float(p50),
+        f"{name}_p95": float(p95),
+        f"{name}_max": float(divergence.max()),
+    }
+
+
+def repair_figures(expected: FloatArray, got: FloatArray) -> dict[str, object]:
+    """Say which temperature would bring the bundle's (N, C) distributions closest to the reference's."""
+    return {"repair_temperature": metrics.repair_temperature(expected, got)}
+
+
+def embedding_figures(expected: FloatArray | None, got: FloatArray | None) -> dict[str, object]:
+    """Summarise the cosine between the (N, D) embeddings of two models; nothing when one has none."""
+    if expected is None or got is None:
+        return {}
+    cosine = metrics.embedding_cosine(expected, got)
+    return {"embedding_cosine_mean": float(cosine.mean()), "embedding_cosine_min": float(cosine.min())}
 
 
 def flip_figures(expected: FloatArray, got: FloatArray, names: Sequence[str]) -> dict[str, object]:
@@ -34,11 +53,9 @@ def flip_figures(expected: FloatArray, got: FloatArray, names: Sequence[str]) ->
         got: (N, C) distributions of the bundle.
         names: of the C classes.
     """
-    changed = np.flatnonzero(metrics.flips(expected, got))
-    pairs = zip(metrics.top1(expected[changed]).tolist(), metrics.top1(got[changed]).tolist(), strict=True)
-    counted = Counter(f"{names[before]} -> {names[after]}" for before, after in pairs)
-    directions = dict(sorted(counted.items(), key=lambda item: (-item[1], item[0])))
-    return {"flips": len(changed), "flips_by_direction": directions}
+    changes = Changes.of(expected, got)
+    directions = flips_by_direction(flip_matrix(changes, len(names)), names)
+    return {"flips": int(changes.flipped.sum()), "flips_by_direction": directions}
 
 
 def label_figures(
@@ -65,7 +82,7 @@ def label_figures(
         "primary_accuracy": metrics.accuracy(primary, labels),
         "reference_primary_accuracy": metrics.accuracy(reference_primary, labels),
     }
-    for name in ("mean_recall", "macro_f1", "ece", "brier", "nll"):
+    for name in ("mean_recall", "macro_f1", "ece", "brier", "nll", "temperature"):
         score = getattr(metrics, name)
         scores[name], scores[f"reference_{name}"] = score(got, labels), score(expected, labels)
     return scores | {
