@@ -6,11 +6,9 @@ without VNNI and the same file answers differently there; s8 activations are slo
 
 from __future__ import annotations
 
-import io
-import logging
+import copy
 import tempfile
-from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +21,8 @@ from onnxruntime.quantization.quant_utils import load_model_with_shape_infer
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from calibrate.onnx_ranges import ESTIMATORS, find_ranges
-from calibrate.recipe import Offer, Recipe, check_choice, check_modules, covers
+from calibrate.quiet import quiet_tool
+from calibrate.recipe import Offer, Recipe, check_choice, check_modules, check_quantised, covers
 from edge_fer.errors import CalibrationError
 
 DEFAULT = Recipe(weights="s8-7bit", activations="u8", ranges="percentile")
@@ -76,7 +75,7 @@ def prepare(
         CalibrationError: the recipe is none for this tool.
     """
     OFFER.check(recipe)
-    with tempfile.TemporaryDirectory() as folder, quiet_quantiser():
+    with tempfile.TemporaryDirectory() as folder, quiet_tool():
         source = Path(folder) / "float.onnx"
         onnx.save(model, source)
         quant_pre_process(source, source, skip_symbolic_shape=True)
@@ -92,7 +91,7 @@ def quantise(
     crops: NDArray[np.uint8],
     *,
     recipe: Recipe = DEFAULT,
-    prepared: Prepared | None = None,
+    known: Callable[[], Prepared] | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> onnx.ModelProto:
     """Quantise the encoder's nodes behind the pixel normalisation; everything else stays float32.
@@ -103,7 +102,8 @@ def quantise(
         crops: (N, S, S, 3) uint8 calibration faces.
         recipe: the choices. A symmetric one is laid out for TensorRT and not tried there: zero points 0,
             quantised inputs of convolutions and matrix products, float biases, nothing in between.
-        prepared: what `prepare` made of the same graph and faces; None: it is done here.
+        known: gives what `prepare` made of the same graph and faces; None: it is done here. Called once the
+            recipe is known to fit.
         progress: called with the number of faces seen.
 
     Raises:
@@ -119,15 +119,12 @@ def quantise(
         raise CalibrationError(
             f"expected nodes to quantise ({', '.join(CARRIERS)}), got none among {len(wanted)} named"
         )
-    prepared = prepared or prepare(model, crops, recipe=recipe, progress=progress)
+    prepared = known() if known else prepare(model, crops, recipe=recipe, progress=progress)
     check_choice("prepared graph", "ranges", recipe.ranges, (prepared.estimator,))
     types = CARRIERS if recipe.symmetric else QUANTISED_TYPES
     nodes = choose_nodes(prepared.model, wanted, recipe, types)
     quantised = run_quantiser(prepared, nodes, types, recipe)
-    if not any(count_quantised(quantised).get(kind) for kind in CARRIERS):
-        raise CalibrationError(
-            "expected quantised convolutions or matrix products, the quantiser left all of them float"
-        )
+    check_quantised(count_quantised(quantised), CARRIERS)
     remove_leftovers(quantised)
     onnx.checker.check_model(quantised)
     return quantised
@@ -137,10 +134,10 @@ def run_quantiser(
     prepared: Prepared, nodes: list[str], types: Collection[str], recipe: Recipe
 ) -> onnx.ModelProto:
     """Let the tool quantise the nodes, QDQ; without any the graph stays as it is."""
-    copy = onnx.ModelProto()
-    copy.CopyFrom(prepared.model)
+    copied = onnx.ModelProto()
+    copied.CopyFrom(prepared.model)
     if not nodes:  # for the tool an empty list means everything, the reliability head included
-        return copy
+        return copied
     options: dict[str, Any] = {}
     if recipe.symmetric:
         options = {
@@ -149,14 +146,14 @@ def run_quantiser(
             "DedicatedQDQPair": True,
             "QuantizeBias": False,
         }
-    with quiet_quantiser():
+    with quiet_tool():
         tool = QDQQuantizer(
-            copy,
+            copied,
             per_channel=True,
             reduce_range=recipe.weights == "s8-7bit",
             weight_qType=QuantType.QInt8,
             activation_qType=QuantType.QUInt8 if recipe.activations == "u8" else QuantType.QInt8,
-            tensors_range=prepared.ranges,
+            tensors_range=copy.deepcopy(prepared.ranges),  # the tool changes some of them
             nodes_to_quantize=nodes,
             nodes_to_exclude=[],
             op_types_to_quantize=list(types),
@@ -219,18 +216,6 @@ def entrance(model: onnx.ModelProto) -> tuple[set[str], set[str]]:
         else:
             before.add(node.name)
     return before, first
-
-
-@contextmanager
-def quiet_quantiser() -> Iterator[None]:
-    """Keep the quantiser's advice, which is followed already, and its reports away from the user."""
-    level = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        logging.disable(level)
 
 
 def remove_leftovers(model: onnx.ModelProto) -> None:

@@ -13,7 +13,8 @@ from collections.abc import Collection, Iterable
 import onnx
 from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 
-from calibrate.onnx import count_quantised, module_of, quiet_quantiser
+from calibrate.onnx import count_quantised, module_of
+from calibrate.quiet import quiet_tool
 from calibrate.recipe import check_modules, covers
 from edge_fer.errors import CalibrationError
 
@@ -45,7 +46,7 @@ def quantise_dynamic(
     ]
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
-    with quiet_quantiser():
+    with quiet_tool():
         tool = MatMulNBitsQuantizer(
             copy,
             bits=8,

@@ -6,11 +6,7 @@ answers differently there.
 
 from __future__ import annotations
 
-import io
-import logging
-import warnings
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager, redirect_stdout
 from typing import Any
 
 import nncf
@@ -25,7 +21,8 @@ from nncf.quantization.range_estimator import (
 )
 from numpy.typing import NDArray
 
-from calibrate.recipe import Offer, Recipe, check_modules, covers
+from calibrate.quiet import quiet_tool
+from calibrate.recipe import Offer, Recipe, check_modules, check_quantised, covers
 from edge_fer.errors import CalibrationError
 
 DEFAULT = Recipe(weights="s8-7bit", symmetric=True, ranges="minmax", smooth_quant=0.95)
@@ -89,7 +86,7 @@ def quantise(
             progress(seen)
         return crops[index : index + 1]
 
-    with quiet_quantiser():
+    with quiet_tool():
         quantised = nncf.quantize(
             model,
             nncf.Dataset(range(len(crops)), feed),
@@ -99,10 +96,7 @@ def quantise(
             ignored_scope=nncf.IgnoredScope(names=ignored, validate=False),
             **tool_arguments(recipe),
         )
-    if not any(count_quantised(quantised).get(kind) for kind in CARRIERS):
-        raise CalibrationError(
-            "expected quantised convolutions or matrix products, the quantiser left all of them float"
-        )
+    check_quantised(count_quantised(quantised), CARRIERS)
     return quantised
 
 
@@ -161,22 +155,6 @@ def in_modules(model: openvino.Model, encoder: Collection[str], modules: Collect
         module[name] = next((module[reader] for reader in sorted(readers) if reader in module), "")
     check_modules(modules, set(module.values()))
     return {name for name, path in module.items() if covers(modules, path)}
-
-
-@contextmanager
-def quiet_quantiser() -> Iterator[None]:
-    """Keep the quantiser's log, progress bars and warnings away from the user.
-
-    All go to standard output; standard error stays open for the caller's own progress bar.
-    """
-    level = logging.root.manager.disable
-    with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore")
-        logging.disable(logging.CRITICAL)
-        try:
-            yield
-        finally:
-            logging.disable(level)
 
 
 def before(model: openvino.Model, output: str) -> list[str]:

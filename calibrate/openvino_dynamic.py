@@ -12,7 +12,8 @@ from collections.abc import Collection
 import nncf
 import openvino
 
-from calibrate.openvino import SILENT, count_quantised, in_modules, quiet_quantiser
+from calibrate.openvino import SILENT, count_quantised, in_modules
+from calibrate.quiet import quiet_tool
 from edge_fer.errors import CalibrationError
 
 
@@ -32,7 +33,7 @@ def quantise_dynamic(
     wanted = set(encoder) - in_modules(model, encoder, float_modules)
     computing = [op for op in model.get_ordered_ops() if op.get_type_name() not in SILENT]
     ignored = [op.get_friendly_name() for op in computing if op.get_friendly_name() not in wanted]
-    with quiet_quantiser():
+    with quiet_tool():
         quantised = nncf.compress_weights(
             model.clone(),
             mode=nncf.CompressWeightsMode.INT8_SYM,

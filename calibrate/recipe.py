@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, fields
 
 from edge_fer.errors import CalibrationError
@@ -120,3 +120,19 @@ def check_modules(asked: Collection[str], present: Collection[str]) -> None:
             raise CalibrationError(
                 f"float_modules: expected modules of which the encoder has operators, got {module}"
             )
+
+
+def check_quantised(counts: Mapping[str, int], carriers: Collection[str]) -> None:
+    """Refuse a graph in which no operator that carries the work was quantised: it would be the float one.
+
+    Args:
+        counts: operator type to how many were quantised.
+        carriers: the types of convolutions and matrix products.
+
+    Raises:
+        CalibrationError: none of them was.
+    """
+    if not any(counts.get(kind) for kind in carriers):
+        raise CalibrationError(
+            "expected quantised convolutions or matrix products, the quantiser left all of them float"
+        )

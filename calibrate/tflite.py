@@ -8,11 +8,9 @@ part in the encoder, and in which of its modules, is told by the graph's tensor 
 from __future__ import annotations
 
 import io
-import logging
 import re
-import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
+from contextlib import ExitStack, contextmanager, redirect_stderr
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +19,8 @@ from ai_edge_quantizer import calibrator, qtyping, quantizer, recipe_manager
 from ai_edge_quantizer.utils import qsv_utils, tfl_flatbuffer_utils
 from numpy.typing import NDArray
 
-from calibrate.recipe import Offer, Recipe, check_choice, check_modules, covers
+from calibrate.quiet import quiet_tool
+from calibrate.recipe import Offer, Recipe, check_choice, check_modules, check_quantised, covers
 from edge_fer.errors import CalibrationError
 from edge_fer.native_log import without_information
 
@@ -33,8 +32,7 @@ OFFER = Offer(
     ranges=("minmax", "mean"),
 )
 CONVOLUTIONS = ("CONV_2D", "DEPTHWISE_CONV_2D")
-WEIGHTED = (*CONVOLUTIONS, "FULLY_CONNECTED")
-CARRIERS = (*WEIGHTED, "BATCH_MATMUL")
+CARRIERS = (*CONVOLUTIONS, "FULLY_CONNECTED")
 ELEMENTWISE = ("ADD", "MUL", "SUB")
 # What makes maps of maps. Without MEAN: 8 bits around it would only cost the embedding precision.
 KEEP_MAPS = (*ELEMENTWISE, "PAD", "MAX_POOL_2D", "AVERAGE_POOL_2D")
@@ -75,14 +73,14 @@ def prepare(
     """
     OFFER.check(recipe)
     chosen = some_operators(graph, encoder)
-    with quiet_logs():
-        with quiet_streams():
+    with quiet_tool():
+        with quiet_errors():
             tool = quantizer.Quantizer(bytearray(graph))
             add_recipes(tool, chosen, recipe)
             manager = recipe_manager.RecipeManager()
             manager.load_quantization_recipe(tool.get_quantization_recipe())
         with ExitStack() as quiet:
-            quiet.enter_context(quiet_streams())
+            quiet.enter_context(quiet_errors())
             update: Any = UPDATES[recipe.ranges]
             runner = calibrator.Calibrator(bytearray(graph), num_threads=1, qsv_update_func=update)
             # Once it has counted the faces the tool keeps to what it has, and our own bar needs the terminal.
@@ -96,7 +94,7 @@ def quantise(
     crops: NDArray[np.uint8],
     *,
     recipe: Recipe = DEFAULT,
-    prepared: Prepared | None = None,
+    known: Callable[[], Prepared] | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> bytes:
     """Quantise the encoder's operators behind the pixel normalisation; everything else stays float32.
@@ -106,7 +104,8 @@ def quantise(
         encoder: regular expression for the names of the tensors that the encoder's operators write.
         crops: (N, S, S, 3) uint8 calibration faces.
         recipe: the choices.
-        prepared: what `prepare` made of the same graph and faces; None: it is done here.
+        known: gives what `prepare` made of the same graph and faces; None: it is done here. Called once the
+            recipe is known to fit.
         progress: called with the number of faces seen.
 
     Raises:
@@ -115,15 +114,17 @@ def quantise(
     """
     OFFER.check(recipe)
     chosen = some_operators(graph, encoder, recipe.float_modules, float_first=recipe.float_first)
-    prepared = prepared or prepare(graph, encoder, crops, recipe=recipe, progress=progress)
+    prepared = known() if known else prepare(graph, encoder, crops, recipe=recipe, progress=progress)
     check_choice("prepared graph", "ranges", recipe.ranges, (prepared.estimator,))
-    with quiet_logs(), quiet_streams():
+    with quiet_tool(), quiet_errors():
         tool = quantizer.Quantizer(bytearray(graph))
         add_recipes(tool, chosen, recipe)
         ranges = dict(prepared.ranges)
         result = tool.quantize(ranges, enable_progress_bar=False, enable_progress_report=False)
     assert result.quantized_model is not None
-    return checked(bytes(result.quantized_model))
+    quantised = bytes(result.quantized_model)
+    check_quantised(count_quantised(quantised), CARRIERS)
+    return quantised
 
 
 def quantise_dynamic(graph: bytes, encoder: str, *, float_modules: Collection[str] = ()) -> bytes:
@@ -140,23 +141,15 @@ def quantise_dynamic(graph: bytes, encoder: str, *, float_modules: Collection[st
         CalibrationError: nothing was to be quantised, or a module has no operator.
     """
     chosen = some_operators(graph, encoder, float_modules)
-    # The product of two activations has no weights to store.
-    weighted = {name: kind for name, kind in chosen.items() if kind in CARRIERS and kind != "BATCH_MATMUL"}
-    with quiet_logs(), quiet_streams():
+    weighted = {name: kind for name, kind in chosen.items() if kind in CARRIERS}
+    with quiet_tool(), quiet_errors():
         tool = quantizer.Quantizer(bytearray(graph))
         for kind, pattern in patterns(weighted):
             tool.add_dynamic_config(regex=pattern, operation_name=kind, num_bits=8)
         result = tool.quantize(enable_progress_bar=False, enable_progress_report=False)
     assert result.quantized_model is not None
-    return checked(bytes(result.quantized_model))
-
-
-def checked(quantised: bytes) -> bytes:
-    """Return the graph, or raise CalibrationError when all of its convolutions and products are float."""
-    if not any(count_quantised(quantised).get(kind) for kind in CARRIERS):
-        raise CalibrationError(
-            "expected quantised convolutions or matrix products, the quantiser left all of them float"
-        )
+    quantised = bytes(result.quantized_model)
+    check_quantised(count_quantised(quantised), CARRIERS)
     return quantised
 
 
@@ -211,23 +204,9 @@ class Faces:
 
 
 @contextmanager
-def quiet_logs() -> Iterator[None]:
-    """Keep the quantiser's logs and warnings away from the user."""
-    level = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(level)
-
-
-@contextmanager
-def quiet_streams() -> Iterator[None]:
-    """Keep the quantiser's bars and reports, and what the interpreter writes, away from the user."""
-    nowhere = io.StringIO()
-    with redirect_stdout(nowhere), redirect_stderr(nowhere), without_information():
+def quiet_errors() -> Iterator[None]:
+    """Keep the quantiser's bars, and what the interpreter writes, away from standard error."""
+    with redirect_stderr(io.StringIO()), without_information():
         yield
 
 
@@ -292,7 +271,7 @@ def choose_operators(
             continue
         if float_first and not reached:
             continue
-        if varying <= maps if kind in KEEP_MAPS else kind in WEIGHTED and len(varying) == 1:
+        if varying <= maps if kind in KEEP_MAPS else kind in CARRIERS and len(varying) == 1:
             chosen[name] = kind
     check_modules(float_modules, present)
     return chosen
@@ -344,11 +323,12 @@ def count_quantised(graph: bytes) -> dict[str, int]:
 
 def count_float(graph: bytes) -> dict[str, int]:
     """Count, by operator type, the other operators; the quantisers themselves are left out."""
+    quantised = count_quantised(graph)
     counts: dict[str, int] = {}
     for kind, _, _ in operators(graph):
         if kind not in _BRIDGES:
             counts[kind] = counts.get(kind, 0) + 1
-    rest = {kind: count - count_quantised(graph).get(kind, 0) for kind, count in counts.items()}
+    rest = {kind: count - quantised.get(kind, 0) for kind, count in counts.items()}
     return {kind: count for kind, count in sorted(rest.items()) if count}
 
 

@@ -224,10 +224,32 @@ def test_what_was_prepared_serves_several_recipes(model: onnx.ModelProto, crops:
     prepared = prepare(model, crops)
     for recipe in (WHOLE, replace(WHOLE, weights="s8"), DEFAULT):
         expected = quantise(model, ENCODER, crops, recipe=recipe)
-        got = quantise(model, ENCODER, crops[:0], recipe=recipe, prepared=prepared)
+        got = quantise(model, ENCODER, crops[:0], recipe=recipe, known=lambda: prepared)
         assert got.SerializeToString(deterministic=True) == expected.SerializeToString(deterministic=True)
     with pytest.raises(CalibrationError, match="expected ranges percentile, got minmax"):
-        quantise(model, ENCODER, crops, recipe=replace(WHOLE, ranges="minmax"), prepared=prepared)
+        quantise(model, ENCODER, crops, recipe=replace(WHOLE, ranges="minmax"), known=lambda: prepared)
+
+
+def test_one_recipe_leaves_the_ranges_to_the_next_as_they_were(crops: NDArray[np.uint8]) -> None:
+    model = make_model()
+    for node in model.graph.node:
+        if node.name == "enc/Relu_2":
+            node.name = "enc.act/Relu"
+    names = [name.replace("enc/Relu_2", "enc.act/Relu") for name in ENCODER]
+    prepared = prepare(model, crops)
+    # The tool gives the sum in front of a quantised ReLU that one's range: without it the sum needs its own.
+    recipe = replace(WHOLE, float_modules=frozenset({"enc.act"}))
+    quantise(model, names, crops, recipe=WHOLE, known=lambda: prepared)
+    got = quantise(model, names, crops, recipe=recipe, known=lambda: prepared)
+    expected = quantise(model, names, crops, recipe=recipe)
+    assert got.SerializeToString(deterministic=True) == expected.SerializeToString(deterministic=True)
+
+
+def test_a_recipe_that_does_not_fit_is_refused_before_the_faces_are_run(model: onnx.ModelProto) -> None:
+    faces = np.zeros((0, SIZE, SIZE, 3), np.uint8)
+    recipe = replace(WHOLE, float_modules=frozenset({"nowhere"}))
+    with pytest.raises(CalibrationError, match="got nowhere"):
+        quantise(model, ENCODER, faces, recipe=recipe, known=lambda: pytest.fail("the faces were run"))
 
 
 def activation_scales(model: onnx.ModelProto) -> dict[str, tuple[float, int, int]]:

@@ -204,9 +204,9 @@ def test_what_was_prepared_serves_several_recipes(graph: bytes, crops: NDArray[n
     prepared = prepare(graph, ENCODER, crops[:10])
     for recipe in (WHOLE, replace(WHOLE, symmetric=True), DEFAULT):
         expected = quantise(graph, ENCODER, crops[:10], recipe=recipe)
-        assert quantise(graph, ENCODER, crops[:0], recipe=recipe, prepared=prepared) == expected
+        assert quantise(graph, ENCODER, crops[:0], recipe=recipe, known=lambda: prepared) == expected
     with pytest.raises(CalibrationError, match="expected ranges minmax, got mean"):
-        quantise(graph, ENCODER, crops, recipe=replace(WHOLE, ranges="mean"), prepared=prepared)
+        quantise(graph, ENCODER, crops, recipe=replace(WHOLE, ranges="mean"), known=lambda: prepared)
 
 
 def activations(graph: bytes) -> dict[str, tuple[float, int]]:
