@@ -70,13 +70,16 @@ def pack_arrays(arrays: Mapping[str, NDArray[np.generic]]) -> bytes:
     return buffer.getvalue()
 
 
-def unpack_arrays(data: bytes, name: str, fields: Mapping[str, Field]) -> dict[str, NDArray[np.generic]]:
+def unpack_arrays(
+    data: bytes, name: str, fields: Mapping[str, Field], optional: Mapping[str, Field] | None = None
+) -> dict[str, NDArray[np.generic]]:
     """Read the arrays that `fields` asks for, and nothing else.
 
     Args:
         data: the bytes of an .npz file, from anywhere.
         name: what the file is, for the error.
-        fields: the arrays it must hold; others are refused.
+        fields: the arrays it must hold.
+        optional: the arrays it may hold; all others are refused.
 
     Returns:
         Read-only arrays of the asked types and shapes.
@@ -87,6 +90,8 @@ def unpack_arrays(data: bytes, name: str, fields: Mapping[str, Field]) -> dict[s
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             names = [entry.filename for entry in archive.infolist()]
+            there = {key: field for key, field in (optional or {}).items() if f"{key}.npy" in names}
+            fields = {**fields, **there}
             expected = [f"{field}.npy" for field in fields]
             if sorted(names) != sorted(expected):
                 got = ", ".join(sorted(names)[:20])

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
+BundleArgument = Annotated[
+    Path | None,
+    typer.Argument(
+        metavar="[BUNDLE]",
+        # typer would call an unreadable path wrong usage; reading it gives the better line.
+        readable=False,
+        help="A bundle, folder or zip; the embedded one when left out.",
+    ),
+]
 EngineOption = Annotated[
     str | None,
     typer.Option("--engine", help="onnxruntime, openvino or tflite; the bundle's own when left out."),

@@ -1,11 +1,10 @@
-"""The device commands: infer, parity and info, and those of `commands_measure`.
+"""The device commands: infer and info, and those of `commands_parity` and `commands_measure`.
 
 Knows options and messages; `inference` does infer's work.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,8 +13,10 @@ import typer
 
 import edge_fer
 import edge_fer.commands_measure
+import edge_fer.commands_parity
 from edge_fer.cli_errors import guarded, notice, run_app
 from edge_fer.command_options import (
+    BundleArgument,
     DebugOption,
     DeviceOption,
     EngineOption,
@@ -23,16 +24,10 @@ from edge_fer.command_options import (
     ProviderOption,
     ThreadsOption,
 )
-from edge_fer.errors import BundleError, UsageError
+from edge_fer.errors import UsageError
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from edge_fer.bundle import Bundle
-    from edge_fer.parity.report import Report
-    from edge_fer.preprocess import CropSpec
-    from edge_fer.samples import Reference
 
 app = typer.Typer(
     name="edge-fer",
@@ -99,7 +94,10 @@ def infer(
     debug: DebugOption = False,
 ) -> None:
     """Recognise the expression of every face in pictures."""
+    from edge_fer.bundle import Bundle, default_bundle
     from edge_fer.inference import InferOptions, infer_sources, list_sources
+    from edge_fer.parity.certificate import summary
+    from edge_fer.parity.environment import environment
     from edge_fer.recognizer import Recognizer
 
     if not all(source.strip() for source in sources):
@@ -109,8 +107,9 @@ def infer(
     options = InferOptions(json=as_json, csv=csv, output=output, detector=detector, detect=not no_detect)
     pictures, broken = list_sources(sources)
     if pictures:
+        loaded = Bundle.load(bundle or default_bundle())
         recognizer = Recognizer.load(
-            bundle,
+            loaded,
             engine=engine,
             threads=threads,
             device=device,
@@ -118,6 +117,9 @@ def infer(
             min_reliability=min_reliability,
             allow_untrained=allow_untrained,
         )
+        if not as_json:
+            notice(summary(loaded, str(environment()["cpu_class"])))
+        del loaded  # the engine has what it needs
         broken += infer_sources(pictures, recognizer, options)
     if broken:
         raise SystemExit(1)
@@ -125,67 +127,8 @@ def infer(
 
 @app.command()
 @guarded
-def parity(
-    bundle: Annotated[
-        Path, typer.Argument(metavar="BUNDLE", readable=False, help="The bundle, folder or zip.")
-    ],
-    reference: Annotated[
-        Path | None,
-        typer.Option(
-            "--reference", readable=False, help="Another bundle or a REFERENCE.npz to compare with."
-        ),
-    ] = None,
-    data: Annotated[
-        str | None, typer.Option("--data", help="The faces: a folder per class, ferplus:DIR, a CSV.")
-    ] = None,
-    strict: Annotated[bool, typer.Option("--strict", help="Exit 3 when undecided, too.")] = False,
-    output: Annotated[
-        Path | None, typer.Option("--output", readable=False, help="Write parity.json to this folder.")
-    ] = None,
-    as_json: JsonOption = False,
-    engine: EngineOption = None,
-    threads: ThreadsOption = None,
-    device: DeviceOption = None,
-    provider: ProviderOption = None,
-    debug: DebugOption = False,
-) -> None:
-    """Prove on this machine that a bundle answers as its float checkpoint did."""
-    from edge_fer.bundle import Bundle
-    from edge_fer.engines import EngineOptions, load_engine
-    from edge_fer.output import print_json, write_text
-    from edge_fer.parity.report import exit_code, run_parity
-    from edge_fer.tables import progress
-
-    loaded = Bundle.load(bundle)
-    expected = _reference(loaded, reference)
-    options = EngineOptions(engine=engine, threads=threads, device=device, provider=provider)
-    loaded_engine = load_engine(loaded, options)
-    crops = None if data is None else _load_faces(data, loaded.spec.input)
-    with progress("comparing", 0 if crops is None else len(crops)) as show:
-        report = run_parity(
-            bundle=loaded, engine=loaded_engine, reference=expected, crops=crops, progress=show
-        )
-    _print_report(report, with_data=data is not None)
-    if output is not None:
-        write_text(output / "parity.json", json.dumps(report.to_json(), indent=2, allow_nan=False) + "\n")
-    if as_json:
-        print_json(report.to_json())
-    code = exit_code(report.verdict, strict)
-    if code:
-        raise SystemExit(code)
-
-
-@app.command()
-@guarded
 def info(
-    bundle: Annotated[
-        Path | None,
-        typer.Argument(
-            metavar="[BUNDLE]",
-            readable=False,
-            help="A bundle, folder or zip; the embedded one when left out.",
-        ),
-    ] = None,
+    bundle: BundleArgument = None,
     as_json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
@@ -200,64 +143,24 @@ def info(
         _print_bundle(loaded)
 
 
-app.registered_commands.extend(edge_fer.commands_measure.app.registered_commands)
-
-
-def _reference(bundle: Bundle, other: Path | None) -> Reference | None:
-    """Return the reference outputs to compare with: of another bundle, of a file, or of the bundle itself."""
-    if other is None:
-        return bundle.reference()
-    from edge_fer.bundle import Bundle
-    from edge_fer.samples import read_reference
-
-    if other.suffix.lower() == ".npz":
-        return read_reference(other)
-    found = Bundle.load(other).reference()
-    if found is None:
-        raise BundleError(f"{other} holds no reference outputs: name another bundle or a REFERENCE.npz")
-    return found
-
-
-def _load_faces(data: str, spec: CropSpec) -> NDArray[np.uint8]:
-    from edge_fer.faces import load_crops, read_data
-    from edge_fer.tables import progress
-
-    faces = read_data(data)
-    if faces.note:
-        notice(f"{faces.name}: {faces.note}")
-    with progress("reading", len(faces.faces)) as show:
-        return load_crops(faces, spec, show)
-
-
-def _print_report(report: Report, with_data: bool) -> None:
-    from edge_fer.parity.report import COLUMNS, table_rows
-    from edge_fer.tables import print_table
-
-    print_table(f"Parity of {report.bundle.get('model', '')}", COLUMNS, table_rows(report.gates))
-    missed = [gate.name for gate in report.gates if gate.verdict == "not run"]
-    if missed and not with_data:
-        notice(f"not run without --data DATA: {'; '.join(missed)}")
-    notice(f"verdict: {report.verdict}")
+for part in (edge_fer.commands_parity, edge_fer.commands_measure):
+    app.registered_commands.extend(part.app.registered_commands)
 
 
 def _print_bundle(bundle: Bundle) -> None:
-    from edge_fer.parity.report import COLUMNS, Gate, table_rows
+    from edge_fer.parity.certificate import bundle_reports, cpu_class_of, gates_of, summary
+    from edge_fer.parity.environment import environment
+    from edge_fer.parity.table import COLUMNS, table_rows
     from edge_fer.tables import print_table
 
     rows = [(key, _cell(value)) for key, value in bundle.spec.to_json().items()]
     print_table(str(bundle.path), ("key", "value"), [*rows, ("verdict", bundle.verdict)])
     members = [(name, f"{member.size:,}", member.sha256) for name, member in bundle.members.items()]
     print_table("Members", ("name", "bytes", "SHA-256"), members)
-    certificate = bundle.certificate()
-    gates = None if certificate is None else certificate.get("gates")
-    if certificate is None or not isinstance(gates, list):
-        notice("the bundle has no certificate")
-        return
-    try:
-        found = [Gate.from_json(gate) for gate in gates if isinstance(gate, Mapping)]
-    except ValueError as error:
-        raise BundleError(f"{bundle.path}: parity.json is not usable: {error}") from error
-    print_table(f"Certificate, {certificate.get('faces', 0)} faces", COLUMNS, table_rows(found))
+    reports = bundle_reports(bundle)
+    for report in reports:
+        print_table(f"Certificate of {cpu_class_of(report)}", COLUMNS, table_rows(gates_of(report)))
+    notice(summary(bundle, str(environment()["cpu_class"])))
 
 
 def _cell(value: object) -> str:

@@ -10,6 +10,7 @@ import typer
 
 from edge_fer.cli_errors import complain, guarded, notice
 from edge_fer.command_options import (
+    BundleArgument,
     DebugOption,
     DeviceOption,
     EngineOption,
@@ -85,14 +86,7 @@ def bench(
 @app.command("self-test")
 @guarded
 def self_test(
-    bundle: Annotated[
-        Path | None,
-        typer.Argument(
-            metavar="[BUNDLE]",
-            readable=False,
-            help="A bundle, folder or zip; the embedded one when left out.",
-        ),
-    ] = None,
+    bundle: BundleArgument = None,
     as_json: JsonOption = False,
     engine: EngineOption = None,
     threads: ThreadsOption = None,

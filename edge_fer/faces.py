@@ -5,8 +5,8 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -37,11 +37,13 @@ class Face:
         path: The picture file.
         label: Index into LABELS, or None when not known.
         votes: Eight vote counts in the order of LABELS (FER+ only), else None.
+        columns: What a CSV says of it beside file and label, by column.
     """
 
     path: Path
     label: int | None
     votes: tuple[float, ...] | None
+    columns: Mapping[str, str] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +174,7 @@ def _check_present(folder: Path, faces: list[Face]) -> None:
 
 
 def _csv_rows(path: Path, columns: tuple[str, ...]) -> list[tuple[int, dict[str, str]]]:
-    """Read a CSV with a header: (line number, row) with the asked columns; other columns are ignored."""
+    """Read a CSV with a header that has the asked columns: (line number, row with all its columns)."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file, restval="")
@@ -181,7 +183,8 @@ def _csv_rows(path: Path, columns: tuple[str, ...]) -> list[tuple[int, dict[str,
                 raise InputError(
                     f"{path}: expected the columns {', '.join(columns)}, {absent[0]!r} is missing"
                 )
-            return [(reader.line_num, {column: row[column].strip() for column in columns}) for row in reader]
+            named = [column for column in reader.fieldnames or () if column]
+            return [(reader.line_num, {column: row[column].strip() for column in named}) for row in reader]
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
     except (UnicodeDecodeError, csv.Error) as error:
@@ -205,8 +208,22 @@ def _read_csv(path: Path) -> list[Face]:
         picture = path.parent / row["file"]
         if not picture.is_file():
             raise InputError(f"{path}:{line}: no such picture: {picture}")
-        faces.append(Face(picture, _label_index(row["label"], f"{path}:{line}"), None))
+        others = {column: text for column, text in row.items() if column not in ("file", "label")}
+        faces.append(Face(picture, _label_index(row["label"], f"{path}:{line}"), None, others))
     return faces
+
+
+def column_values(faces: FaceSet, column: str) -> list[str]:
+    """Return what a CSV says of each face under a column, empty where it says nothing.
+
+    Raises:
+        InputError: the data are no CSV, or it has no such column.
+    """
+    known = sorted({name for face in faces.faces for name in face.columns})
+    if column not in known:
+        has = f"with {', '.join(known)}" if known else "with columns beside file and label"
+        raise InputError(f"{faces.name}: expected a CSV {has}, got no column {column!r}")
+    return [face.columns.get(column, "") for face in faces.faces]
 
 
 def _read_manifest(path: Path) -> list[Face]:

@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from edge_fer.bundle import Bundle, BundleWarning, default_bundle
 from edge_fer.engines import Engine, EngineOptions, load_engine
 from edge_fer.errors import BundleError, EngineError, InputError, UsageError
+from edge_fer.parity.certificate import uncovered
+from edge_fer.parity.environment import environment
 from edge_fer.preprocess import crop_face, crop_whole
 from edge_fer.spec import ModelSpec
 
@@ -129,7 +131,8 @@ class Recognizer:
             UsageError: the threshold is none.
 
         Warns:
-            BundleWarning: the bundle failed a parity gate, or is untrained.
+            BundleWarning: the bundle failed a parity gate, is untrained, or has no certificate of this class
+                of CPUs.
         """
         loaded = (
             bundle
@@ -282,7 +285,8 @@ def _warnings(bundle: Bundle) -> list[str]:
         texts.append(f"{bundle.path} failed a parity gate and was kept all the same: see `edge-fer info`")
     if bundle.spec.untrained:
         texts.append(f"{bundle.path} holds untrained weights: its answers mean nothing")
-    return texts
+    strange = uncovered(bundle, str(environment()["cpu_class"]))
+    return [*texts, strange] if strange else texts
 
 
 def _describe(value: object) -> str:

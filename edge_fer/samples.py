@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +36,9 @@ _REFERENCE_FIELDS = {
     "reliability": Field("float32", ("N",)),
     "about": Field("uint8", ("bytes",)),  # {"name", "names"} as JSON
 }
+
+
+_REFERENCE_OPTIONS = {"embedding": Field("float32", ("N", "D"))}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -135,6 +139,7 @@ class Reference:
         reliability: (N,) float32.
         name: what the faces are, for example `ferplus:valid`.
         names: the C class names, in the order of the columns.
+        embedding: (N, D) float32, the vector in front of the reliability head; None unless it was asked for.
     """
 
     labels: NDArray[np.int16]
@@ -144,6 +149,19 @@ class Reference:
     reliability: NDArray[np.float32]
     name: str
     names: tuple[str, ...]
+    embedding: NDArray[np.float32] | None = None
+
+    def rows(self, rows: NDArray[np.int64]) -> Reference:
+        """Return some of the faces, in the order asked for."""
+        return replace(
+            self,
+            labels=self.labels[rows],
+            hashes=self.hashes[rows],
+            probabilities=self.probabilities[rows],
+            primary=self.primary[rows],
+            reliability=self.reliability[rows],
+            embedding=None if self.embedding is None else self.embedding[rows],
+        )
 
     def to_bytes(self) -> bytes:
         """Return the outputs as the bytes of reference.npz; the same outputs give the same bytes.
@@ -157,16 +175,17 @@ class Reference:
         except ValueError as error:
             raise BundleError("reference outputs: every hash must be 64 hexadecimal digits") from error
         about = json.dumps({"name": self.name, "names": list(self.names)}).encode()
-        data = pack_arrays(
-            {
-                "labels": self.labels,
-                "hashes": hashes,
-                "probabilities": self.probabilities,
-                "primary": self.primary,
-                "reliability": self.reliability,
-                "about": np.frombuffer(about, np.uint8),
-            }
-        )
+        arrays: dict[str, NDArray[Any]] = {
+            "labels": self.labels,
+            "hashes": hashes,
+            "probabilities": self.probabilities,
+            "primary": self.primary,
+            "reliability": self.reliability,
+            "about": np.frombuffer(about, np.uint8),
+        }
+        if self.embedding is not None:
+            arrays["embedding"] = self.embedding
+        data = pack_arrays(arrays)
         Reference.from_bytes(data)
         return data
 
@@ -181,7 +200,8 @@ class Reference:
         Raises:
             BundleError: the bytes are damaged or hold something else.
         """
-        arrays = unpack_arrays(data, name, _REFERENCE_FIELDS)
+        arrays = unpack_arrays(data, name, _REFERENCE_FIELDS, _REFERENCE_OPTIONS)
+        embedding = np.asarray(arrays["embedding"], np.float32) if "embedding" in arrays else None
         set_name, names = _read_about(np.asarray(arrays["about"], np.uint8).tobytes(), name)
         digits = np.asarray(arrays["hashes"], np.uint8).tobytes().hex()
         reference = cls(
@@ -192,6 +212,7 @@ class Reference:
             reliability=np.asarray(arrays["reliability"], np.float32),
             name=set_name,
             names=names,
+            embedding=embedding,
         )
         classes = reference.probabilities.shape[1]
         if len(names) != classes:
@@ -200,6 +221,8 @@ class Reference:
             raise BundleError(f"{name}: `labels` must lie in -1..{classes - 1}: make it again")
         _check_finite(name, probabilities=reference.probabilities, primary=reference.primary)
         _check_finite(name, reliability=reference.reliability)
+        if embedding is not None:
+            _check_finite(name, embedding=embedding)
         return reference
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from edge_fer.bundle import Bundle
 from edge_fer.engines import Engine, EngineOptions, Outputs, load_engine
 from edge_fer.errors import BundleError
+from edge_fer.parity.certificate import bundle_reports, report_for
 from edge_fer.parity.environment import environment
 from edge_fer.parity.exact import preprocess_gate
 from edge_fer.parity.gates import finite
@@ -139,8 +140,9 @@ def run_self_test(bundle: Bundle, options: EngineOptions) -> SelfTest:
     golden = bundle.golden()
     if golden is None or len(golden.crops) == 0:
         raise BundleError(f"{bundle.path} holds no golden samples to replay: export the bundle again")
-    certified = _read_certificate(bundle)
-    if options.threads is None and environment()["cpu"] == certified.cpu:
+    machine = environment()
+    certified = _read_certificate(bundle, str(machine["cpu_class"]))
+    if options.threads is None and machine["cpu"] == certified.cpu:
         options = replace(options, threads=certified.threads)
     engine = load_engine(bundle, options)
     here = environment(engine)
@@ -234,8 +236,8 @@ def _not_comparable(engine: Engine, certified: _Certified, here: Mapping[str, ob
     return ""
 
 
-def _read_certificate(bundle: Bundle) -> _Certified:
-    certificate = bundle.certificate() or {}
+def _read_certificate(bundle: Bundle, cpu_class: str) -> _Certified:
+    certificate = report_for(bundle_reports(bundle), cpu_class) or {}
     figures, made_on = _object(certificate.get("figures")), _object(certificate.get("environment"))
     latency = _object(figures.get("latency_ms"))
     threads = latency.get("threads")

@@ -17,7 +17,13 @@ from edge_fer.recognizer import Analysis, Prediction
 _PIPED_WIDTH = 160  # a pipe has no width; long paths should not be folded at 80
 _BAR_CELLS = 24
 _TOP = 3
-_VERDICT_STYLES = {"passed": "green", "failed": "bold red", "undecided": "yellow", "not run": "dim"}
+_VERDICT_STYLES = {
+    "passed": "green",
+    "failed": "bold red",
+    "undecided": "yellow",
+    "size only": "yellow",
+    "not run": "dim",
+}
 
 
 def console() -> Console:

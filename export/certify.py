@@ -8,11 +8,11 @@ from pathlib import Path
 
 from calibrate.manifest import CalibrationSet
 from edge_fer.errors import UsageError
-from edge_fer.parity.report import Report
+from edge_fer.parity.comparison import Report
 from edge_fer.spec import ModelSpec
 from edge_fer.tables import progress
 from export.data import choose_calibration, load_golden, load_parity_set
-from export.measure import FASTER, Judged, ParitySet
+from export.measure import Judged, ParitySet
 from export.options import DYNAMIC, ExportOptions, check_options
 from export.place import check_place
 from export.source import read_source
@@ -41,16 +41,20 @@ def certify(options: ExportOptions) -> Exported:
     source = read_source(options.checkpoint)
     if source.untrained and options.precision == "auto":
         raise UsageError("--precision auto compares answers, untrained weights have none: name a precision")
+    if source.untrained and options.attribution:
+        raise UsageError("--attribution compares labels, untrained weights have none: leave it out")
     path = bundle_path(options, source.network.spec.model)
     check_place(path)
-    parity = load_parity_set(options.parity_data, source)
+    parity = load_parity_set(options.parity_data, source, embedding=options.embedding)
     # Chosen before anything long runs: most of what is wrong with data shows here.
     calibration = choose_calibration(options, source, parity) if options.calibrates else None
     golden = load_golden(options, source, parity)
     with progress("converting", 1):
-        converted = load_target(options.target)(source.network)
+        converted = load_target(options.target)(source.network, embedding=options.embedding)
     workshop = Workshop(options, source, converted, calibration, golden, parity)
     judged = workshop.climb() if options.precision == "auto" else workshop.make(options.precision)
+    if options.attribution:
+        judged = workshop.attributed(judged)
     members = workshop.judge.certified(judged)
     said = tuple(notes(options, judged, parity, calibration))
     return Exported(path, judged.spec, members, judged.report, said)
@@ -76,5 +80,5 @@ def notes(
         yield f"--calibration-data is not used with {asked}"
     if judged.spec.precision != "fp32":
         speed = judged.speed
-        worth = "" if speed.ratio >= FASTER else f": less than {FASTER}x, this graph saves size only"
+        worth = ": this graph saves size only" if judged.report.size_only else ""
         yield f"{speed.latency_ms:.2f} ms a face here, {speed.ratio:.2f}x the speed of fp32{worth}"

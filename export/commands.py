@@ -1,4 +1,4 @@
-"""The `export` command."""
+"""The commands `export` and `certify`."""
 
 from __future__ import annotations
 
@@ -39,6 +39,8 @@ def export(
     stability: Annotated[
         bool, typer.Option("--stability", help="Calibrate on two halves, too, and compare their answers.")
     ] = False,
+    attribution: Annotated[bool, typer.Option("--attribution", help="Say which block costs labels.")] = False,
+    embedding: Annotated[bool, typer.Option("--embedding", help="Keep `embedding` as an output.")] = False,
     parity_data: Annotated[str | None, typer.Option(help="DATA the bundle is judged on.")] = None,
     golden: Annotated[
         str | None, typer.Option(help="parity or synthetic: where the golden samples come from.")
@@ -71,6 +73,8 @@ def export(
         seed=seed,
         recipe=recipe,
         stability=stability,
+        attribution=attribution,
+        embedding=embedding,
         parity_data=parity_data,
         golden=golden,
     )
@@ -80,11 +84,33 @@ def export(
     finish(certify_or_tell(options), keep_failed=keep_failed, strict=strict)
 
 
+@app.command("certify")
+@guarded
+def certify_bundle(
+    bundle: Annotated[Path, typer.Argument(readable=False, help="A bundle with a certificate of its own.")],
+    certificates: Annotated[
+        list[Path],
+        typer.Argument(metavar="REPORT...", readable=False, help="parity.json files made on other machines."),
+    ],
+    output: Annotated[
+        Path | None, typer.Option(readable=False, help="The bundle to write; BUNDLE itself when left out.")
+    ] = None,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Put reports of other classes of processors into a bundle's certificate; prints the bundle's path."""
+    from edge_fer.parity.certificate import bundle_reports, cpu_class_of
+    from export.certificates import add_certificates
+
+    written = add_certificates(bundle, certificates, output or bundle)
+    typer.echo(output or bundle)
+    notice(f"certified on {', '.join(cpu_class_of(report) for report in bundle_reports(written))}")
+
+
 def finish(exported: Exported, *, keep_failed: bool, strict: bool) -> None:
     """Print the gates and write the bundle, or only the report where a gate failed."""
     from edge_fer.bundle import CERTIFICATE_FILE, write_bundle
     from edge_fer.output import write_text
-    from edge_fer.parity.report import COLUMNS, exit_code, table_rows
+    from edge_fer.parity.table import COLUMNS, exit_code, table_rows
     from edge_fer.tables import print_table
 
     report, path = exported.report, exported.path
@@ -141,7 +167,8 @@ def write_reference(options: ExportOptions) -> Path:
     if options.parity_data is None or options.output is None:
         raise UsageError("--reference-only needs --parity-data D and --output R.npz")
     check_reference_place(options.output)
-    parity = load_parity_set(options.parity_data, read_source(options.checkpoint))
+    source = read_source(options.checkpoint)
+    parity = load_parity_set(options.parity_data, source, embedding=options.embedding)
     assert parity is not None
     replace_file(options.output, parity.reference.to_bytes())
     return options.output

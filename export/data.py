@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from calibrate.manifest import SAMPLES, CalibrationSet, choose_faces, is_manifest, whole_manifest
@@ -16,7 +17,7 @@ from export.reference import TorchAnswers, make_reference
 from export.source import Source
 
 
-def load_parity_set(data: str | None, source: Source) -> ParitySet | None:
+def load_parity_set(data: str | None, source: Source, *, embedding: bool = False) -> ParitySet | None:
     """Read the parity faces and let the float network answer them; None without data or training."""
     if data is None:
         return None
@@ -26,6 +27,8 @@ def load_parity_set(data: str | None, source: Source) -> ParitySet | None:
     with progress("reference outputs in PyTorch", len(crops)) as show:
         answer = TorchAnswers(source.network, show)
         reference = make_reference(faces, crops, answer, source.network.spec.labels)
+    if not embedding:
+        reference = replace(reference, embedding=None)
     return ParitySet(faces, crops, reference)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -13,20 +12,24 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from calibrate.recipe import Recipe
 from edge_fer.bundle import CERTIFICATE_FILE, GOLDEN_FILE, REFERENCE_FILE, Bundle, write_bundle
 from edge_fer.engines import Engine, load_engine
+from edge_fer.engines.base import run_all
 from edge_fer.faces import FaceSet
-from edge_fer.parity.report import Gate, Report, fp32_gate, run_parity
+from edge_fer.parity.certificate import text_of
+from edge_fer.parity.comparison import Report
+from edge_fer.parity.exact import fp32_gate
+from edge_fer.parity.gates import FLIPS, FP32, SPEED, Gate, Thresholds
+from edge_fer.parity.report import Faces, run_parity
+from edge_fer.parity.speed import latency_figures, speed_gate
 from edge_fer.samples import Golden, Reference
 from edge_fer.spec import ModelSpec
 from edge_fer.tables import progress
 from export.target import Graph
 
-BATCH = 64
-# Turns of the two graphs, and runs in each: a noisy machine meets both alike.
-TURNS, RUNS = 12, 8
-# Below this speed against float a graph is worth its size only.
-FASTER = 1.2
+# Of the two graphs, one counted run each: a noisy machine meets both alike.
+TURNS = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,22 +41,22 @@ class ParitySet:
     reference: Reference
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Speed:
-    """Medians of one face on this machine, in turns, with the engine's own choice of threads."""
+    """Times of one face on this machine in turns with the float graph, each (R,) float64 in milliseconds."""
 
-    latency_ms: float
-    float_ms: float
+    turns_ms: NDArray[np.float64]
+    float_turns_ms: NDArray[np.float64]
+
+    @property
+    def latency_ms(self) -> float:
+        """The median."""
+        return float(np.median(self.turns_ms))
 
     @property
     def ratio(self) -> float:
-        """How many times faster than the float graph."""
-        return self.float_ms / self.latency_ms
-
-    def to_json(self) -> dict[str, object]:
-        """Return what a certificate says of it."""
-        verdict = "faster" if self.ratio >= FASTER else "size only"
-        return {"p50": self.latency_ms, "fp32_p50": self.float_ms, "ratio": self.ratio, "verdict": verdict}
+        """How many times faster than the float graph, by the medians."""
+        return float(np.median(self.float_turns_ms)) / self.latency_ms
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +70,7 @@ class Judged:
         report: its gates.
         speed: beside the float graph.
         notes: further keys of the certificate.
+        recipe: what static int8 was made by; None for everything else.
     """
 
     rung: str
@@ -75,11 +79,12 @@ class Judged:
     report: Report
     speed: Speed
     notes: Mapping[str, object] = field(default_factory=dict)
+    recipe: Recipe | None = None
 
     @property
     def flips(self) -> float | None:
         """Share of parity faces whose label changed, None without parity data."""
-        return next((gate.value for gate in self.report.gates if gate.name == "flips"), None)
+        return next((gate.value for gate in self.report.gates if gate.name == FLIPS), None)
 
 
 class Judge:
@@ -105,28 +110,29 @@ class Judge:
         if self.parity is not None:
             expected.append(self.parity.reference.probabilities)
             with progress("float graph against PyTorch", len(self.parity.crops)) as show:
-                for start in range(0, len(self.parity.crops), BATCH):
-                    got.append(engine.run(self.parity.crops[start : start + BATCH]).probabilities)
-                    show(start + BATCH)
+                got.append(run_all(engine, self.parity.crops, show).probabilities)
         return fp32_gate(np.concatenate(expected), np.concatenate(got))
 
     def judge(self, rung: str, graph: Graph, spec: ModelSpec, notes: Mapping[str, object]) -> Judged:
         """Run every gate on a graph as a device would load it, and time it beside the float graph."""
-        crops = None if self.parity is None else self.parity.crops
+        faces = Faces() if self.parity is None else Faces(self.parity.reference, self.parity.crops)
         with ExitStack() as stack:
             bundle, engine = stack.enter_context(loaded(spec, self.members(graph)))
-            show = stack.enter_context(progress(f"parity of {rung}", 0 if crops is None else len(crops)))
-            report = run_parity(
-                bundle=bundle,
-                engine=engine,
-                reference=None if self.parity is None else self.parity.reference,
-                crops=crops,
-                fp32_gate=self.exact,
-                progress=show,
-            )
             _, beside = stack.enter_context(loaded(self.float_spec, self.float_graph.members))
             speed = measure_speed(engine, beside, self.golden.crops[:1])
-        latency = {**speed.to_json(), "threads": engine.describe().get("threads")}
+            exported = {
+                FP32: self.exact,
+                SPEED: speed_gate(speed.turns_ms, speed.float_turns_ms, Thresholds()),
+            }
+            total = 0 if faces.crops is None else len(faces.crops)
+            show = stack.enter_context(progress(f"parity of {rung}", total))
+            report = run_parity(bundle, engine, faces, exported=exported, progress=show)
+        threads = report.environment["threads"]
+        latency = latency_figures(
+            speed.turns_ms, speed.float_turns_ms, threads if isinstance(threads, int) else None
+        )
+        if spec.precision == "fp32":
+            latency["verdict"] = None  # beside itself it is neither faster nor smaller
         report = replace(report, figures={**report.figures, "latency_ms": latency})
         return Judged(rung, graph, spec, report, speed, notes)
 
@@ -139,8 +145,7 @@ class Judge:
 
     def certified(self, judged: Judged) -> dict[str, bytes]:
         """Return the members of the judged graph's bundle, its certificate among them."""
-        certificate = {**judged.report.to_json(), **judged.notes}
-        text = json.dumps(certificate, indent=2, allow_nan=False) + "\n"
+        text = text_of({**judged.report.to_json(), **judged.notes})
         return {**self.members(judged.graph), CERTIFICATE_FILE: text.encode()}
 
 
@@ -158,9 +163,7 @@ def measure_speed(engine: Engine, beside: Engine, crop: NDArray[np.uint8]) -> Sp
     for _ in range(TURNS):
         for one, found in zip((engine, beside), times, strict=True):
             one.run(crop)
-            for _ in range(RUNS):
-                started = time.perf_counter()
-                one.run(crop)
-                found.append((time.perf_counter() - started) * 1e3)
-    latency_ms, float_ms = (float(np.median(found)) for found in times)
-    return Speed(latency_ms, float_ms)
+            started = time.perf_counter()
+            one.run(crop)
+            found.append((time.perf_counter() - started) * 1e3)
+    return Speed(np.array(times[0]), np.array(times[1]))

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import ast
+import functools
 import io
 import logging
 import traceback
-import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager, redirect_stderr
 from typing import ClassVar
 
 import numpy as np
@@ -17,7 +17,9 @@ import torch
 from numpy.typing import NDArray
 
 import calibrate.onnx
+from calibrate.memory import Memory
 from calibrate.onnx_dynamic import quantise_dynamic
+from calibrate.quiet import quiet_tool
 from calibrate.recipe import Recipe
 from edge_fer.errors import EdgeFerError
 from edge_fer.spec import GRAPH_FILES
@@ -46,9 +48,10 @@ class OnnxGraphs:
     packages: ClassVar[tuple[str, ...]] = ("torch", "onnx", "onnxruntime", "numpy")
     default_recipe = calibrate.onnx.DEFAULT
 
-    def __init__(self, network: ExpressionNetwork) -> None:
-        self.network = network
-        self.model, self.encoder = rewritten_graph(network, rewrites.ONNX)
+    def __init__(self, network: ExpressionNetwork, *, embedding: bool = False) -> None:
+        self.network, self.embedding = network, embedding
+        self.model, self.encoder = self.rewritten(rewrites.ONNX)
+        self.prepared = Memory(functools.partial(calibrate.onnx.prepare, self.model))
 
     def float_graph(self) -> Graph:
         """Return the float32 graph as it was exported."""
@@ -58,15 +61,15 @@ class OnnxGraphs:
         """Return the graph with the encoder's constants in float16; ONNX Runtime computes in float32."""
         return packed(self.model, "none", self.encoder)
 
-    def dynamic_graph(self) -> Graph:
+    def dynamic_graph(self, float_modules: frozenset[str] = frozenset()) -> Graph:
         """Return the graph with matrix products of 8 bits, their inputs quantised as they come.
 
         Raises:
             CalibrationError: the encoder has no such products.
         """
         # Without `flatten_linears`: the quantiser knows MatMul, not Gemm.
-        model, encoder = rewritten_graph(self.network, rewrites.TFLITE)
-        return packed(quantise_dynamic(model, encoder), "dynamic", encoder)
+        model, encoder = self.rewritten(rewrites.TFLITE)
+        return packed(quantise_dynamic(model, encoder, float_modules=float_modules), "dynamic", encoder)
 
     def int8_graph(
         self, crops: NDArray[np.uint8], recipe: Recipe, progress: Callable[[int], None] | None
@@ -76,10 +79,16 @@ class OnnxGraphs:
         Raises:
             CalibrationError: nothing was quantised, or the quantiser cannot follow the recipe.
         """
-        quantised = calibrate.onnx.quantise(self.model, self.encoder, crops, recipe=recipe, progress=progress)
+        known = functools.partial(self.prepared, crops, recipe, progress)
+        quantised = calibrate.onnx.quantise(self.model, self.encoder, crops, recipe=recipe, known=known)
         # The quantiser adds nodes of its own; those of the head keep their names.
         names = {node.name for node in quantised.graph.node} - self.head
         return packed(quantised, "static", names)
+
+    def rewritten(self, changes: Sequence[rewrites.Rewrite]) -> tuple[onnx.ModelProto, list[str]]:
+        """Return the exported graph of the rewritten network and the names of its encoder's nodes."""
+        model = export_onnx(rewrites.rewrite(self.network, changes))
+        return model if self.embedding else drop_outputs(model, ["embedding"]), encoder_nodes(model)
 
     @property
     def head(self) -> set[str]:
@@ -87,20 +96,10 @@ class OnnxGraphs:
         return {node.name for node in self.model.graph.node} - set(self.encoder)
 
 
-def rewritten_graph(
-    network: ExpressionNetwork, changes: Sequence[rewrites.Rewrite]
-) -> tuple[onnx.ModelProto, list[str]]:
-    """Return the exported graph of the rewritten network and the names of its encoder's nodes."""
-    model = export_onnx(rewrites.rewrite(network, changes))
-    return drop_outputs(model, ["embedding"]), encoder_nodes(model)
-
-
 def packed(model: onnx.ModelProto, quantisation: str, narrow: Collection[str]) -> Graph:
     """Return a graph as its file, constants of the nodes `narrow` in float16, with its operators counted."""
     # The engine folds what widens the constants: it is no operator.
     content = halve(model, narrow).SerializeToString(deterministic=True)
-    if quantisation == "none":
-        return Graph({FILE: content}, quantisation, {}, calibrate.onnx.count_float(model))
     counts = calibrate.onnx.count_quantised(model), calibrate.onnx.count_float(model)
     return Graph({FILE: content}, quantisation, *counts)
 
@@ -154,15 +153,8 @@ def convert(fused: FusedGraph) -> onnx.ModelProto:
 @contextmanager
 def quiet_exporter() -> Iterator[None]:
     """Keep what the exporter says, warns and prints about its own internals away from the user."""
-    level = logging.root.manager.disable
-    nowhere = io.StringIO()
-    with warnings.catch_warnings(), redirect_stdout(nowhere), redirect_stderr(nowhere):
-        warnings.simplefilter("ignore")
-        logging.disable(logging.CRITICAL)
-        try:
-            yield
-        finally:
-            logging.disable(level)
+    with quiet_tool(logging.CRITICAL), redirect_stderr(io.StringIO()):
+        yield
 
 
 def innermost(error: BaseException) -> BaseException:

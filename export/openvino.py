@@ -38,10 +38,11 @@ class OpenVinoGraphs:
     packages: ClassVar[tuple[str, ...]] = ("torch", "onnx", "openvino", "nncf", "numpy")
     default_recipe = calibrate.openvino.DEFAULT
 
-    def __init__(self, network: ExpressionNetwork) -> None:
+    def __init__(self, network: ExpressionNetwork, *, embedding: bool = False) -> None:
         self.model = convert(export.onnx.export_onnx(rewrites.rewrite(network, rewrites.OPENVINO)))
         self.encoder = before(self.model, "embedding")
-        self.model.remove_result(self.model.output("embedding").get_node())
+        if not embedding:
+            self.model.remove_result(self.model.output("embedding").get_node())
         encoder = set(self.encoder)  # the head has a softmax, too, and stays float32
         inside = (op for op in self.model.get_ordered_ops() if op.get_friendly_name() in encoder)
         self.attends = any(op.get_type_name() in ATTENTION for op in inside)
@@ -55,13 +56,13 @@ class OpenVinoGraphs:
         halved = halve(self.model, self.encoder)
         return Graph(members(halved), "none", {}, count_float(self.model), float_compute="bf16")
 
-    def dynamic_graph(self) -> Graph:
+    def dynamic_graph(self, float_modules: frozenset[str] = frozenset()) -> Graph:
         """Return the graph with weights of 8 bits, inputs of matrix products quantised as they come.
 
         Raises:
             CalibrationError: the encoder has no such products.
         """
-        return self.packed(quantise_dynamic(self.model, self.encoder), "dynamic")
+        return self.packed(quantise_dynamic(self.model, self.encoder, float_modules=float_modules), "dynamic")
 
     def int8_graph(
         self, crops: NDArray[np.uint8], recipe: Recipe, progress: Callable[[int], None] | None

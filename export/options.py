@@ -28,6 +28,8 @@ class ExportOptions:
     seed: int = 0
     recipe: str | None = None
     stability: bool = False
+    attribution: bool = False
+    embedding: bool = False
     parity_data: str | None = None
     golden: str | None = None
 
@@ -62,6 +64,8 @@ def check_options(options: ExportOptions) -> None:
         raise UsageError("--recipe dynamic is one rung of --precision auto: leave it out, or take int8")
     if options.stability and not (options.calibrates and options.parity_data):
         raise UsageError("--stability needs int8 with --calibration-data, and --parity-data to answer")
+    if options.attribution and not (options.precision in ("int8", "auto") and options.parity_data):
+        raise UsageError("--attribution needs --precision int8 or auto, and --parity-data with faces to flip")
     if options.recipe != DYNAMIC:
         read_recipe(options.recipe, Recipe())
 

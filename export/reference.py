@@ -35,7 +35,7 @@ class TorchAnswers:
             if self.progress is not None:
                 self.progress(start + len(batch))
         columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
-        return Outputs(columns[0], columns[1], columns[2], None)
+        return Outputs(*columns)
 
 
 def make_reference(
@@ -55,4 +55,5 @@ def make_reference(
         reliability=outputs.reliability,
         name=faces.name,
         names=labels,
+        embedding=outputs.embedding,
     )

@@ -50,8 +50,8 @@ class Converted(Protocol):
     engine: ClassVar[str]
     packages: ClassVar[tuple[str, ...]]
 
-    def __init__(self, network: ExpressionNetwork) -> None:
-        """Convert the fused graph of a network in eval mode."""
+    def __init__(self, network: ExpressionNetwork, *, embedding: bool = False) -> None:
+        """Convert the fused graph of a network in eval mode, its `embedding` a fourth output if asked for."""
 
     def float_graph(self) -> Graph:
         """Return the float32 graph."""
@@ -61,8 +61,11 @@ class Converted(Protocol):
         """Return the graph whose encoder has float16 constants and computes in bf16 where its engine can."""
         ...
 
-    def dynamic_graph(self) -> Graph:
+    def dynamic_graph(self, float_modules: frozenset[str] = frozenset()) -> Graph:
         """Return the graph whose encoder has int8 weights, and activations quantised row by row as it runs.
+
+        Args:
+            float_modules: module paths that stay float with everything beneath them.
 
         Raises:
             CalibrationError: the target has no such form, or nothing was quantised.

@@ -9,6 +9,7 @@ from importlib.metadata import version
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import nn
 
 import edge_fer
 from calibrate.manifest import CalibrationSet
@@ -16,10 +17,12 @@ from calibrate.recipe import Recipe
 from calibrate.stability import check_stability
 from edge_fer.cli_errors import notice
 from edge_fer.engines import Outputs
+from edge_fer.engines.base import run_all
 from edge_fer.parity import metrics
 from edge_fer.samples import Golden
-from edge_fer.spec import OUTPUTS, ModelSpec
+from edge_fer.spec import OPTIONAL_OUTPUTS, OUTPUTS, ModelSpec
 from edge_fer.tables import print_table, progress
+from export.attribution import BLOCK_COLUMNS, attribute
 from export.ladder import COLUMNS, Ladder, climb, row
 from export.measure import Judge, Judged, ParitySet, loaded
 from export.options import DYNAMIC, ExportOptions, read_recipe
@@ -72,7 +75,7 @@ class Workshop:
             extra["warning"] = self.calibration.warning
         if self.options.stability:
             extra["stability"] = self.stability(recipe)
-        return self.judged(name, graph, "int8", extra)
+        return replace(self.judged(name, graph, "int8", extra), recipe=recipe)
 
     def quantise(self, crops: NDArray[np.uint8], recipe: Recipe) -> Graph:
         """Quantise the encoder statically; every target raises when nothing was quantised."""
@@ -144,10 +147,46 @@ class Workshop:
         )
         return found.to_json()
 
+    def attributed(self, judged: Judged) -> Judged:
+        """Find which block's quantiser cost labels, print it, and return the graph with that in its notes."""
+        if judged.graph.quantisation == "none":
+            notice(f"no attribution: {judged.rung} was taken, which quantises nothing")
+            return judged
+        assert self.judge.parity is not None
+        parity = self.judge.parity
+
+        def undo(block: str, faces: NDArray[np.uint8]) -> NDArray[np.float32] | None:
+            graph = self.without_quantiser(judged, block)
+            if graph.members == judged.graph.members:
+                return None
+            return self.answer(graph, faces).probabilities
+
+        parts = units(self.source.network)
+        got = self.answer(judged.graph, parity.crops).probabilities
+        with progress("attribution", len(parts)) as show:
+            found = attribute(parity.reference, got, parity.crops, parts, undo, show)
+        print_table(found.title, BLOCK_COLUMNS, found.rows())
+        for block, reason in found.skipped.items():
+            notice(f"attribution leaves {block} out: {reason}")
+        details = {**judged.report.details, "attribution": found.to_json()}
+        return replace(judged, report=replace(judged.report, details=details))
+
+    def without_quantiser(self, judged: Judged, block: str) -> Graph:
+        """Make an int8 graph again with one more block in float, everything else as it was.
+
+        Raises:
+            CalibrationError: no operator comes from the block, or nothing is left to quantise.
+        """
+        if judged.recipe is None:
+            return self.converted.dynamic_graph(frozenset({block}))
+        assert self.calibration is not None
+        recipe = replace(judged.recipe, float_modules=judged.recipe.float_modules | {block})
+        return self.converted.int8_graph(self.calibration.crops, recipe, None)
+
     def answer(self, graph: Graph, crops: NDArray[np.uint8]) -> Outputs:
         """Run an int8 graph on faces as a device would."""
         with loaded(self.spec(graph, "int8"), graph.members) as (_, engine):
-            return engine.run(crops)
+            return run_all(engine, crops)
 
     def spec(self, graph: Graph, precision: str) -> ModelSpec:
         """Describe a graph's bundle for the runtime."""
@@ -160,7 +199,7 @@ class Workshop:
             model=source.network.spec.model,
             labels=source.network.spec.labels,
             input=source.crop,
-            outputs=OUTPUTS,
+            outputs=OUTPUTS + OPTIONAL_OUTPUTS if self.options.embedding else OUTPUTS,
             target=self.options.target,
             engine=self.converted.engine,
             precision=precision,
@@ -185,3 +224,16 @@ def blocks(network: ExpressionNetwork) -> list[str]:
         elif any(True for _ in part.children()):
             found.append(f"encoder.{name}")
     return found
+
+
+def units(network: ExpressionNetwork) -> list[str]:
+    """Return the encoder's blocks as finely as its lists of parts go: single residual or attention blocks."""
+    return [unit for path in blocks(network) for unit in opened(path, network.get_submodule(path))]
+
+
+def opened(path: str, module: nn.Module) -> list[str]:
+    """Return the parts of a module that is nothing but a list of parts, or the module itself."""
+    parts = dict(module.named_children()) if type(module) in (nn.Sequential, nn.ModuleList) else {}
+    if not parts or not all(any(True for _ in part.children()) for part in parts.values()):
+        return [path]
+    return [unit for name, part in parts.items() for unit in opened(f"{path}.{name}", part)]

@@ -19,6 +19,9 @@ from edge_fer.errors import BundleError
 from edge_fer.faces import face_hash
 from edge_fer.images import decode_image, encode_png
 from edge_fer.labels import LABELS
+from edge_fer.parity.comparison import Report
+from edge_fer.parity.environment import environment
+from edge_fer.parity.gates import Gate
 from edge_fer.preprocess import CropSpec, crop_face, crop_whole
 
 MODELS = Path(__file__).parent / "models"
@@ -128,22 +131,26 @@ def tiny_reference(tiny_faces: NDArray[np.uint8]) -> Reference:
     return Reference(labels, hashes, *outputs, "patterns", LABELS)
 
 
+def certificate(**changes: Any) -> dict[str, Any]:
+    """A valid certificate of the tiny bundle, made on this machine but for what a test changes."""
+    bundle = {"model": "tiny", "target": "onnx", "engine": "onnxruntime", "precision": "fp32"}
+    report = Report(
+        faces=12,
+        gates=(Gate("preprocess", 0, None, 0, "passed", ""),),
+        figures={"flips": 0},
+        bundle={**bundle, "labels": LABELS, "min_reliability": None, "digest": "0" * 64},
+        environment=environment(),
+    )
+    return {**report.to_json(), **changes}
+
+
 @pytest.fixture(scope="session")
 def tiny_members(tiny_graph: bytes, tiny_golden: Golden, tiny_reference: Reference) -> dict[str, bytes]:
-    gate = {
-        "name": "preprocess",
-        "value": 0,
-        "interval": None,
-        "threshold": 0,
-        "verdict": "passed",
-        "reason": "",
-    }
-    certificate = {"schema": "edge-fer-parity-1", "verdict": "passed", "faces": 12, "gates": [gate]}
     return {
         "model.onnx": tiny_graph,
         "golden.npz": tiny_golden.to_bytes(),
         "reference.npz": tiny_reference.to_bytes(),
-        "parity.json": json.dumps(certificate).encode(),
+        "parity.json": json.dumps(certificate()).encode(),
     }
 
 

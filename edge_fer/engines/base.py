@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -9,6 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_fer.bundle import Bundle
+
+BATCH = 64
+"""Crops that `run_all` gives an engine at a time."""
 
 WARM_UP_RUNS = 5
 """Runs before a profile counts: engines choose kernels and pack weights in the first ones."""
@@ -29,6 +33,15 @@ class Outputs:
     primary: NDArray[np.float32]
     reliability: NDArray[np.float32]
     embedding: NDArray[np.float32] | None = None
+
+    def rows(self, rows: NDArray[np.int64]) -> Outputs:
+        """Return the answers for some of the crops, in the order asked for."""
+        return Outputs(
+            self.probabilities[rows],
+            self.primary[rows],
+            self.reliability[rows],
+            None if self.embedding is None else self.embedding[rows],
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,3 +120,30 @@ class EngineClass(Protocol):
             EngineError: the engine is not installed or refuses the graph or the options.
         """
         ...
+
+
+def run_all(
+    engine: Engine, images: NDArray[np.uint8], progress: Callable[[int], None] | None = None
+) -> Outputs:
+    """Run a graph on any number of crops, a batch at a time.
+
+    Args:
+        engine: that holds the graph.
+        images: (N, S, S, 3) uint8 RGB 0..255, N at least 1.
+        progress: called with the number of crops done so far.
+
+    Raises:
+        EngineError: the engine failed.
+    """
+    parts = []
+    for start in range(0, len(images), BATCH):
+        parts.append(engine.run(images[start : start + BATCH]))
+        if progress is not None:
+            progress(min(start + BATCH, len(images)))
+    embeddings = [part.embedding for part in parts if part.embedding is not None]
+    return Outputs(
+        probabilities=np.concatenate([part.probabilities for part in parts]),
+        primary=np.concatenate([part.primary for part in parts]),
+        reliability=np.concatenate([part.reliability for part in parts]),
+        embedding=np.concatenate(embeddings) if embeddings else None,
+    )

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from edge_fer.bundle import Bundle
 from edge_fer.engines.base import WARM_UP_RUNS, EngineOptions, NodeTime, Outputs
-from edge_fer.engines.contract import TypeNames, check_contract, check_images, one_line
+from edge_fer.engines.contract import TypeNames, Value, check_contract, check_images, one_line
 from edge_fer.errors import EngineError
 from edge_fer.spec import GRAPH_FILES, ModelSpec
 
@@ -24,15 +24,6 @@ _TYPES = TypeNames("u8", "f32")
 # Left to itself OpenVINO computes in bfloat16 on processors with AMX, in float16 on many GPUs.
 _FLOAT32 = "f32"
 _BFLOAT16 = "bf16"
-
-
-@dataclass(frozen=True, slots=True)
-class _Value:
-    """An input or output of the compiled graph; a free axis is None."""
-
-    name: str
-    type: str
-    shape: tuple[int | None, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,10 +220,10 @@ def _choose_device(asked: str | None, available: list[str]) -> str:
     return device
 
 
-def _value(port: Any) -> _Value:
+def _value(port: Any) -> Value:
     names = port.get_names()
     axes = (axis.get_length() if axis.is_static else None for axis in port.get_partial_shape())
-    return _Value(min(names) if names else "", port.get_element_type().get_type_name(), tuple(axes))
+    return Value(min(names) if names else "", port.get_element_type().get_type_name(), tuple(axes))
 
 
 def _totals(request: openvino.InferRequest, runs: int) -> dict[str, tuple[str, float]]:
@@ -263,7 +254,7 @@ def _attention_subgraphs(request: openvino.InferRequest) -> set[str]:
     return found
 
 
-def _empty(value: _Value) -> NDArray[np.float32]:
+def _empty(value: Value) -> NDArray[np.float32]:
     return np.zeros((0, *(axis or 0 for axis in value.shape[1:])), np.float32)
 
 

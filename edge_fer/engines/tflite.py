@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 
 from edge_fer.bundle import Bundle
 from edge_fer.engines.base import EngineOptions, NodeTime, Outputs
-from edge_fer.engines.contract import check_images, one_line
+from edge_fer.engines.contract import TypeNames, Value, check_contract, check_images, one_line
 from edge_fer.errors import EngineError
 from edge_fer.native_log import without_information
-from edge_fer.spec import OUTPUTS, ModelSpec
+from edge_fer.spec import ModelSpec
 
 _PACKAGES = {"ai_edge_litert": "ai-edge-litert", "tflite_runtime": "tflite-runtime"}
 _PROVIDERS = ("cpu", "xnnpack")
+_TYPES = TypeNames("uint8", "float32")
 
 
 class TfliteEngine:
@@ -34,9 +35,12 @@ class TfliteEngine:
         self._profiled_graph: bytes | None = None
         inputs, outputs = _check_contract(interpreter, spec)
         self._image = int(inputs["image"]["index"])
-        self._outputs = {name: int(outputs[name]["index"]) for name in OUTPUTS}
         self._size = int(inputs["image"]["shape"][1])
-        self._classes = int(outputs["probabilities"]["shape"][1])
+        # Tensor and shape of one face's answer.
+        self._outputs = {
+            name: (int(details["index"]), tuple(int(side) for side in details["shape"][1:]))
+            for name, details in outputs.items()
+        }
 
     @classmethod
     def load(cls, bundle: Bundle, options: EngineOptions) -> TfliteEngine:
@@ -81,25 +85,18 @@ class TfliteEngine:
         """
         check_images(images, self._size)
         count = len(images)
-        probabilities = np.empty((count, self._classes), np.float32)
-        primary = np.empty((count, self._classes), np.float32)
-        reliability = np.empty(count, np.float32)
-        targets = (
-            (self._outputs["probabilities"], probabilities),
-            (self._outputs["primary"], primary),
-            (self._outputs["reliability"], reliability),
-        )
+        values = {name: np.empty((count, *shape), np.float32) for name, (_, shape) in self._outputs.items()}
         interpreter = self._interpreter
         try:
             for row in range(count):
                 with self._lock:
                     interpreter.set_tensor(self._image, images[row : row + 1])
                     interpreter.invoke()
-                    for index, target in targets:
-                        target[row : row + 1] = interpreter.get_tensor(index)
+                    for name, (index, _) in self._outputs.items():
+                        values[name][row : row + 1] = interpreter.get_tensor(index)
         except (ValueError, RuntimeError) as error:
             raise EngineError(f"tflite failed on this graph: {one_line(error)}") from error
-        return Outputs(probabilities, primary, reliability)
+        return Outputs(**values)
 
     def describe(self) -> dict[str, object]:
         """Return engine, version, provider and threads (None: TensorFlow Lite's own choice)."""
@@ -164,10 +161,13 @@ def _import_interpreter() -> tuple[Any, str]:
 def _check_contract(
     interpreter: Any, spec: ModelSpec | None
 ) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
-    """Collect every way in which the graph breaks the contract, then raise them as one line.
+    """Compare the graph with the contract, and with a bundle's spec if there is one.
 
     Returns:
         The details of the input and of the outputs, by the names of the graph's one signature.
+
+    Raises:
+        EngineError: the graph breaks the contract.
     """
     signatures = interpreter.get_signature_list()
     if len(signatures) != 1:
@@ -177,37 +177,10 @@ def _check_contract(
         )
     runner = interpreter.get_signature_runner(next(iter(signatures)))
     inputs, outputs = dict(runner.get_input_details()), dict(runner.get_output_details())
-    faults: list[str] = []
-    if list(inputs) != ["image"]:
-        faults.append(f"inputs {', '.join(inputs) or 'none'} instead of image")
-    else:
-        faults += _check_image(inputs["image"], spec)
-    if set(outputs) != set(OUTPUTS):
-        faults.append(f"outputs {', '.join(sorted(outputs)) or 'none'} instead of {', '.join(OUTPUTS)}")
-    for name in sorted(set(outputs) & set(OUTPUTS)):
-        faults += _check_output(name, outputs[name], spec)
-    if faults:
-        raise EngineError(f"the graph breaks the bundle's contract: {'; '.join(faults)}; export it again")
+    found, given = ([_value(*item) for item in side.items()] for side in (inputs, outputs))
+    check_contract(found, given, spec, _TYPES, batch=1)
     return inputs, outputs
 
 
-def _check_image(details: dict[str, Any], spec: ModelSpec | None) -> list[str]:
-    faults = []
-    shape = [int(side) for side in details["shape"]]
-    if details["dtype"] is not np.uint8:
-        faults.append(f"image is {np.dtype(details['dtype'])} instead of uint8")
-    if len(shape) != 4 or shape[0] != 1 or shape[1] != shape[2] or shape[3] != 3:
-        faults.append(f"image has the shape {shape} instead of (1, S, S, 3)")
-    elif spec and shape[1] != spec.input.size:
-        faults.append(f"image is {shape[1]} pixels wide instead of {spec.input.size}")
-    return faults
-
-
-def _check_output(name: str, details: dict[str, Any], spec: ModelSpec | None) -> list[str]:
-    shape, rank = [int(side) for side in details["shape"]], 1 if name == "reliability" else 2
-    if details["dtype"] is not np.float32 or len(shape) != rank or shape[0] != 1:
-        kind = np.dtype(details["dtype"])
-        return [f"{name} is {kind} {shape} instead of float32 of {rank} axes, the first one 1"]
-    if spec and rank == 2 and shape[1] != len(spec.labels):
-        return [f"{name} has {shape[1]} columns instead of {len(spec.labels)}, one per label"]
-    return []
+def _value(name: str, details: dict[str, Any]) -> Value:
+    return Value(name, str(np.dtype(details["dtype"])), tuple(int(side) for side in details["shape"]))

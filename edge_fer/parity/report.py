@@ -1,54 +1,52 @@
 """Runs every gate of a bundle on this machine and collects the report.
 
-Knows the engine and the bundle only by what they offer. Writes no file. The parts it ties together are
-importable from here, so that a caller needs this module alone.
+Knows the engine and the bundle only by what they offer. Writes no file.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections import defaultdict, deque
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_fer.errors import BundleError, InputError
+from edge_fer.engines.base import run_all
+from edge_fer.errors import InputError
 from edge_fer.faces import face_hash
 from edge_fer.parity import exact, metrics
-from edge_fer.parity.comparison import Report, compare, sampled_not_run
+from edge_fer.parity.certificate import bundle_reports, gates_of
+from edge_fer.parity.comparison import Report, abstention, compare, sampled_not_run
 from edge_fer.parity.environment import environment
-from edge_fer.parity.exact import batch_gate, fp32_gate, preprocess_gate
 from edge_fer.parity.figures import divergence_figures
-from edge_fer.parity.gates import FP32, Gate, Thresholds, not_run, overall
+from edge_fer.parity.gates import FP32, SPEED, Gate, Thresholds, not_run
 from edge_fer.parity.metrics import FloatArray
-from edge_fer.parity.table import COLUMNS, exit_code, table_rows
+from edge_fer.parity.slices import check_column, make_slice
 
 if TYPE_CHECKING:
     from edge_fer.bundle import Bundle
     from edge_fer.engines.base import Engine, Outputs
     from edge_fer.samples import Golden, Reference
+    from edge_fer.spec import ModelSpec
 
-__all__ = [
-    "COLUMNS",
-    "Gate",
-    "Report",
-    "Thresholds",
-    "batch_gate",
-    "compare",
-    "environment",
-    "exit_code",
-    "fp32_gate",
-    "not_run",
-    "overall",
-    "preprocess_gate",
-    "run_parity",
-    "table_rows",
-]
 
-CHUNK = 64
+@dataclass(frozen=True, slots=True)
+class Faces:
+    """What a bundle is compared on.
+
+    Attributes:
+        reference: the float checkpoint's outputs; None when there are none.
+        crops: (N, S, S, 3) uint8 RGB, any of the reference's faces in any order; None when they are not at
+            hand, which leaves the golden samples.
+        columns: name to the value of each of the N crops: a slice for every value.
+    """
+
+    reference: Reference | None = None
+    crops: NDArray[np.uint8] | None = None
+    columns: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +58,12 @@ class _Answers:
 
 
 def run_parity(
-    *,
     bundle: Bundle,
     engine: Engine,
-    reference: Reference | None,
-    crops: NDArray[np.uint8] | None,
+    faces: Faces,
+    *,
     thresholds: Thresholds | None = None,
-    fp32_gate: Gate | None = None,
+    exported: Mapping[str, Gate] | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Report:
     """Run every gate of a bundle on this machine.
@@ -74,11 +71,10 @@ def run_parity(
     Args:
         bundle: what is measured.
         engine: that holds it.
-        reference: the float checkpoint's outputs; None when there are none.
-        crops: (N, S, S, 3) uint8 RGB, any of the reference's faces in any order; None when they are not at
-            hand, which leaves the golden samples.
+        faces: that it is compared on.
         thresholds: None for the defaults.
-        fp32_gate: measured by export on the fp32 graph of an int8 bundle; None on a device.
+        exported: by name, the gates that only export can measure (fp32 export, speed); None on a device,
+            which finds them in the certificate.
         progress: called with the number of faces done so far.
 
     Raises:
@@ -87,33 +83,60 @@ def run_parity(
     """
     limits = Thresholds() if thresholds is None else thresholds
     spec, golden = bundle.spec, bundle.golden()
-    answers = _answers(engine, reference, crops, spec.labels, progress)
+    for column, values in faces.columns.items():
+        check_column(column, values)
+    answers = _answers(engine, faces, spec.labels, progress)
     replayed = None if golden is None or len(golden.crops) == 0 else engine.run(golden.crops)
-    company = crops if crops is not None and len(crops) else None if golden is None else golden.crops
+    company = None if golden is None else golden.crops
+    if faces.crops is not None and len(faces.crops):
+        company = faces.crops
+    stored = _stored_gates(bundle) if exported is None else exported
     measured = (
         exact.preprocess_gate(golden, spec),
         exact.batch_gate(engine, company, spec.precision, limits),
-        fp32_gate or _fp32_gate(bundle, golden, replayed, answers, limits),
+        _fp32_gate(spec, stored, golden, replayed, answers, limits),
     )
-    if spec.untrained:
-        report = Report(faces=0, gates=(*measured, *sampled_not_run("untrained")))
-    elif answers is None:
-        reason = "there are no reference outputs" if reference is None else "no faces were given"
-        report = Report(faces=0, gates=(*measured, *sampled_not_run(reason)))
+    if answers is None or spec.untrained:
+        reason = "no faces were given" if faces.reference is not None else "there are no reference outputs"
+        skipped = sampled_not_run("untrained" if spec.untrained else reason)
+        report = Report(faces=0, gates=(*measured, *skipped), thresholds=limits)
     else:
-        report = compare(answers.reference, answers.outputs, thresholds=limits, measured=measured)
-    figures = {**report.figures, **_golden_figures(golden, replayed), **_set_figures(reference)}
-    return replace(report, figures=figures, bundle=_identity(bundle), environment=environment(engine))
+        report = _compare(answers, faces.columns, spec.min_reliability, limits, measured)
+    return replace(
+        report,
+        gates=(*report.gates, _speed_gate(spec, stored, at_export=exported is not None)),
+        figures={**report.figures, **_golden_figures(golden, replayed)},
+        reference=_about(faces.reference),
+        bundle=_identity(bundle),
+        environment=environment(engine),
+    )
+
+
+def _compare(
+    answers: _Answers,
+    columns: Mapping[str, Sequence[str]],
+    min_reliability: float | None,
+    limits: Thresholds,
+    measured: Sequence[Gate],
+) -> Report:
+    """Compare all faces, then those of every slice at the same abstention threshold."""
+    reference, outputs = answers.reference, answers.outputs
+    report = compare(
+        reference, outputs, thresholds=limits, min_reliability=min_reliability, measured=measured
+    )
+    threshold, _ = abstention(reference, min_reliability, limits)
+    slices = tuple(
+        make_slice(reference, outputs, column, values, threshold, limits)
+        for column, values in columns.items()
+    )
+    return replace(report, slices=slices)
 
 
 def _answers(
-    engine: Engine,
-    reference: Reference | None,
-    crops: NDArray[np.uint8] | None,
-    labels: tuple[str, ...],
-    progress: Callable[[int], None] | None,
+    engine: Engine, faces: Faces, labels: tuple[str, ...], progress: Callable[[int], None] | None
 ) -> _Answers | None:
     """Run the crops and pick the reference's rows for them; None when one of the two is missing."""
+    reference, crops = faces.reference, faces.crops
     if reference is not None and reference.names != labels:
         raise InputError(
             f"expected reference outputs for {', '.join(labels)}, got {', '.join(reference.names)}: "
@@ -121,16 +144,7 @@ def _answers(
         )
     if reference is None or crops is None or len(crops) == 0:
         return None
-    rows = _match(reference, crops)
-    chosen = replace(
-        reference,
-        labels=reference.labels[rows],
-        hashes=reference.hashes[rows],
-        probabilities=reference.probabilities[rows],
-        primary=reference.primary[rows],
-        reliability=reference.reliability[rows],
-    )
-    return _Answers(chosen, _run(engine, crops, progress))
+    return _Answers(reference.rows(_match(reference, crops)), run_all(engine, crops, progress))
 
 
 def _match(reference: Reference, crops: NDArray[np.uint8]) -> NDArray[np.int64]:
@@ -149,34 +163,18 @@ def _match(reference: Reference, crops: NDArray[np.uint8]) -> NDArray[np.int64]:
     return np.array(rows, dtype=np.int64)
 
 
-def _run(engine: Engine, crops: NDArray[np.uint8], progress: Callable[[int], None] | None) -> Outputs:
-    parts = []
-    for start in range(0, len(crops), CHUNK):
-        parts.append(engine.run(crops[start : start + CHUNK]))
-        if progress is not None:
-            progress(min(start + CHUNK, len(crops)))
-    return replace(
-        parts[0],
-        probabilities=np.concatenate([part.probabilities for part in parts]),
-        primary=np.concatenate([part.primary for part in parts]),
-        reliability=np.concatenate([part.reliability for part in parts]),
-        embedding=None,
-    )
-
-
 def _fp32_gate(
-    bundle: Bundle,
+    spec: ModelSpec,
+    stored: Mapping[str, Gate],
     golden: Golden | None,
     replayed: Outputs | None,
     answers: _Answers | None,
     limits: Thresholds,
 ) -> Gate:
-    """Measure the gate of an fp32 bundle on golden samples and faces; take another's from its certificate."""
-    precision = bundle.spec.precision
-    if precision != "fp32":
-        stored = _stored_fp32_gate(bundle)
-        missing = f"measured at export: this {precision} bundle has no fp32 graph, and no certificate tells"
-        return not_run(FP32, missing) if stored is None else stored
+    """Measure the gate of an fp32 bundle on golden samples and faces; that of others comes from export."""
+    if spec.precision != "fp32":
+        missing = f"this {spec.precision} bundle has no fp32 graph, and no certificate tells"
+        return stored.get(FP32) or not_run(FP32, f"measured at export: {missing}")
     pairs: list[tuple[FloatArray, FloatArray]] = []
     if golden is not None and replayed is not None:
         pairs.append((golden.probabilities, replayed.probabilities))
@@ -188,20 +186,26 @@ def _fp32_gate(
     return exact.fp32_gate(expected, got, limits)
 
 
-def _stored_fp32_gate(bundle: Bundle) -> Gate | None:
-    gates = (bundle.certificate() or {}).get("gates")
-    for entry in gates if isinstance(gates, list) else []:
-        if isinstance(entry, Mapping) and entry.get("name") == FP32:
-            try:
-                found = Gate.from_json(entry)
-            except ValueError as error:
-                raise BundleError(
-                    f"{bundle.path}: parity.json cannot be read: {error}: export it again"
-                ) from error
-            return (
-                found if found.verdict == "not run" else replace(found, reason=f"at export: {found.reason}")
-            )
-    return None
+def _speed_gate(spec: ModelSpec, stored: Mapping[str, Gate], *, at_export: bool) -> Gate:
+    """Return the gate that export measured; a device has no float graph to take turns with."""
+    found = stored.get(SPEED)
+    if spec.untrained:
+        return not_run(SPEED, "untrained")
+    if spec.precision == "fp32":
+        return not_run(SPEED, "this is the float graph")
+    if at_export and found is not None:
+        return found
+    was = "" if found is None or found.value is None else f", {found.value:.2f}x at export"
+    return not_run(SPEED, f"no float graph here to take turns with{was}; `edge-fer bench` times it here")
+
+
+def _stored_gates(bundle: Bundle) -> dict[str, Gate]:
+    """Return the gates of the bundle's own certificate by name, marked as measured at export."""
+    reports = bundle_reports(bundle)
+    return {
+        gate.name: gate if gate.verdict == "not run" else replace(gate, reason=f"at export: {gate.reason}")
+        for gate in (gates_of(reports[0]) if reports else [])
+    }
 
 
 def _golden_figures(golden: Golden | None, replayed: Outputs | None) -> dict[str, object]:
@@ -216,10 +220,12 @@ def _golden_figures(golden: Golden | None, replayed: Outputs | None) -> dict[str
     }
 
 
-def _set_figures(reference: Reference | None) -> dict[str, object]:
+def _about(reference: Reference | None) -> dict[str, object] | None:
+    """Return what tells one reference from another: reports are merged only when it is the same."""
     if reference is None:
-        return {}
-    return {"reference_name": reference.name, "reference_faces": len(reference.hashes)}
+        return None
+    digest = hashlib.sha256(reference.to_bytes()).hexdigest()
+    return {"name": reference.name, "faces": len(reference.hashes), "sha256": digest}
 
 
 def _identity(bundle: Bundle) -> dict[str, object]:
@@ -232,5 +238,6 @@ def _identity(bundle: Bundle) -> dict[str, object]:
         "engine": spec.engine,
         "precision": spec.precision,
         "labels": list(spec.labels),
+        "min_reliability": spec.min_reliability,
         "digest": hashlib.sha256(graph).hexdigest(),
     }

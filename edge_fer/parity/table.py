@@ -10,7 +10,13 @@ from edge_fer.parity.gates import Gate
 
 COLUMNS = ("gate", "value", "interval", "threshold", "verdict", "reason")
 
-_SIGNS = {gate.ACCURACY: ">= ", gate.CALIBRATION: "+- "}
+_SIGNS = {
+    gate.ACCURACY: ">= ",
+    gate.CALIBRATION: "+- ",
+    gate.RECALL: ">= ",
+    gate.HEAD: "+- ",
+    gate.SPEED: ">= ",
+}
 _UNITS = {
     gate.PREPROCESS: "{:.0f}",
     gate.ACCURACY: "{:.4f}",
@@ -18,6 +24,9 @@ _UNITS = {
     gate.SURE_FLIPS: "{:.2%}",
     gate.DISTRIBUTION: "{:.2g} nat",
     gate.CALIBRATION: "{:+.4f}",
+    gate.RECALL: "{:+.4f}",
+    gate.HEAD: "{:+.2%}",
+    gate.SPEED: "{:.2f}x",
 }
 
 

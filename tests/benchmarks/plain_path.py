@@ -61,11 +61,11 @@ def quantise(graph: Path, quantised: Path, crops: NDArray[np.uint8]) -> None:
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    from calibrate.onnx import quiet_quantiser
+    from calibrate.quiet import quiet_tool
     from edge_fer.tables import progress
 
     prepared = graph.with_name("prepared.onnx")
-    with progress("plain path: calibrating", len(crops)) as show, quiet_quantiser():
+    with progress("plain path: calibrating", len(crops)) as show, quiet_tool():
         quant_pre_process(graph, prepared)
         quantize_static(
             prepared,

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from edge_fer.bundle import Bundle, ModelSpec, Reference, write_bundle
 from edge_fer.images import write_image
 from edge_fer.labels import LABELS
-from tests.conftest import error_lines, json_lines, pattern, run_command
+from tests.conftest import certificate, error_lines, json_lines, pattern, run_command
 
 
 def test_info_prints_bundle_json_and_the_verdict(tiny_bundle: Path) -> None:
@@ -60,9 +60,13 @@ def test_parity_compares_with_the_reference(tiny_bundle: Path, tmp_path: Path, f
     assert record == json.loads((tmp_path / "out" / "parity.json").read_text())
     assert record["faces"] == 12 and record["verdict"] == "undecided"
     found = gates(record)
-    for name in ("preprocess", "batch", "fp32 export", "accuracy", "distribution"):
+    for name in ("preprocess", "batch", "fp32 export"):
         assert found[name] == "passed"
-    assert found["flips"] == "undecided"
+    for name in ("accuracy", "flips", "distribution"):  # twelve faces prove nothing
+        assert found[name] == "undecided"
+    page = (tmp_path / "out" / "parity.html").read_text()
+    assert "UNDECIDED" in page.upper() and "tiny" in page
+    assert "undecided" in (tmp_path / "out" / "parity.md").read_text()
     assert "verdict" in result.stderr and "threshold" in result.stderr
     assert run_command("parity", tiny_bundle, "--data", face_folder, "--strict").exit_code == 3
 
@@ -111,6 +115,60 @@ def test_parity_takes_another_reference(
     assert json_lines(result)[0]["faces"] == 12
 
 
+@pytest.fixture
+def face_table(face_folder: Path, tiny_faces: NDArray[np.uint8]) -> Path:
+    """The same faces as a CSV with a column more."""
+    files = {file.stem: file for file in face_folder.glob("*/*.png")}
+    rows = [f"{files[str(n)]},{files[str(n)].parent.name},{'fm'[n % 2]}" for n in range(len(tiny_faces))]
+    table = face_folder.parent / "faces.csv"
+    table.write_text("\n".join(["file,label,sex", *rows, ""]))
+    return table
+
+
+def test_slices_come_from_a_column_of_the_csv(tiny_bundle: Path, face_table: Path) -> None:
+    result = run_command("parity", tiny_bundle, "--data", face_table, "--slice", "sex", "--json")
+    assert result.exit_code == 0, result.stderr
+    [found] = json_lines(result)[0]["slices"]
+    assert found["column"] == "sex"
+    assert [(one["value"], one["faces"]) for one in found["values"]] == [("f", 6), ("m", 6)]
+
+
+def test_several_bundles_make_one_matrix(
+    tmp_path: Path,
+    tiny_bundle: Path,
+    tiny_spec: ModelSpec,
+    tiny_members: dict[str, bytes],
+    face_table: Path,
+) -> None:
+    other = dataclasses.replace(tiny_spec, model="other")
+    path = write_bundle(tmp_path / "other.fer", other, tiny_members).path
+    result = run_command(
+        "parity", tiny_bundle, path, "--data", face_table, "--output", tmp_path / "out", "--json"
+    )
+    assert result.exit_code == 0, result.stderr
+    (matrix,) = json_lines(result)
+    assert (matrix["schema"], matrix["verdict"]) == ("edge-fer-parity-matrix-1", "undecided")
+    assert [report["bundle"]["model"] for report in matrix["reports"]] == ["tiny", "other"]
+    assert "verdict of all: undecided" in result.stderr
+    page = (tmp_path / "out" / "parity.html").read_text()
+    assert page.count("data:image/png;base64,") >= 1 or not any(
+        r["details"]["worst"] for r in matrix["reports"]
+    )
+    merged = run_command("parity", "--merge", tmp_path / "out" / "parity.json", "--json")
+    assert json_lines(merged) == [matrix]
+
+
+def test_merge_joins_files_and_bundles_and_runs_nothing(tmp_path: Path, tiny_bundle: Path) -> None:
+    failed = certificate(verdict="failed")
+    (tmp_path / "pi.json").write_text(json.dumps(failed))
+    result = run_command("parity", "--merge", tiny_bundle, tmp_path / "pi.json", "--json")
+    assert result.exit_code == 3
+    assert [report["verdict"] for report in json_lines(result)[0]["reports"]] == ["passed", "failed"]
+    for options in (["--data", "x"], ["--threads", "2"], ["--slice", "sex"]):
+        refused = run_command("parity", "--merge", tiny_bundle, *options)
+        assert refused.exit_code == 2 and "runs nothing" in refused.stderr
+
+
 def wrong_parity(tmp_path: Path, faces: Path) -> list[Sequence[object]]:
     (tmp_path / "damaged.npz").write_bytes(b"PK")
     return [
@@ -120,10 +178,11 @@ def wrong_parity(tmp_path: Path, faces: Path) -> list[Sequence[object]]:
         ["--data", tmp_path / "missing"],
         ["--data", faces],
         ["--output", tmp_path / "damaged.npz"],
+        ["--data", faces, "--slice", "sex"],
     ]
 
 
-@pytest.mark.parametrize("case", range(6))
+@pytest.mark.parametrize("case", range(7))
 def test_wrong_input_of_parity_is_one_line(
     tmp_path: Path, tiny_bundle: Path, tiny_spec: ModelSpec, tiny_graph: bytes, case: int
 ) -> None:

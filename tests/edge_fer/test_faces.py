@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from edge_fer.errors import InputError
-from edge_fer.faces import Face, FaceSet, face_hash, load_crops, read_data
+from edge_fer.faces import Face, FaceSet, column_values, face_hash, load_crops, read_data
 from edge_fer.images import read_image, write_image
 from edge_fer.labels import LABELS
 from edge_fer.preprocess import CropSpec
@@ -120,16 +120,19 @@ def test_ferplus_faults_are_precise(tmp_path: Path) -> None:
     assert "got none" in refused(f"ferplus:{root}:train")
 
 
-def test_csv_is_relative_and_ignores_other_columns(tmp_path: Path) -> None:
+def test_csv_is_relative_and_keeps_other_columns(tmp_path: Path) -> None:
     picture(tmp_path / "faces" / "a b.png")
     table = tmp_path / "set.csv"
     table.write_text("\ufefflabel,age,file\nAngry,30,faces/a b.png\n,31,faces/a b.png\n", encoding="utf-8")
     found = read_data(str(table))
     assert found.name == "set"
     assert found.faces == (
-        Face(tmp_path / "faces" / "a b.png", 4, None),
-        Face(tmp_path / "faces" / "a b.png", None, None),
+        Face(tmp_path / "faces" / "a b.png", 4, None, {"age": "30"}),
+        Face(tmp_path / "faces" / "a b.png", None, None, {"age": "31"}),
     )
+    assert column_values(found, "age") == ["30", "31"]
+    with pytest.raises(InputError, match="set: expected a CSV with age, got no column 'sex'"):
+        column_values(found, "sex")
 
 
 @pytest.mark.parametrize(

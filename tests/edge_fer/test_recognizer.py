@@ -18,9 +18,11 @@ from edge_fer.bundle import Bundle, BundleWarning, ModelSpec, write_bundle
 from edge_fer.detect import Detection
 from edge_fer.engines import EngineOptions, Outputs, load_engine
 from edge_fer.errors import BundleError, EngineError, InputError, UsageError
+from edge_fer.parity.certificate import document
+from edge_fer.parity.environment import environment
 from edge_fer.preprocess import crop_face, crop_whole
 from edge_fer.recognizer import Recognizer
-from tests.conftest import pattern, tiny_outputs
+from tests.conftest import certificate, pattern, tiny_outputs
 
 
 class FakeDetector:
@@ -178,8 +180,7 @@ def test_untrained_weights_are_refused_unless_allowed(
 def test_a_failed_bundle_warns_and_a_passed_one_does_not(
     tmp_path: Path, tiny_bundle: Path, tiny_spec: ModelSpec, tiny_members: dict[str, bytes]
 ) -> None:
-    failed = {"verdict": "failed", "gates": []}
-    members = {**tiny_members, "parity.json": json.dumps(failed).encode()}
+    members = {**tiny_members, "parity.json": json.dumps(certificate(verdict="failed")).encode()}
     write_bundle(tmp_path / "certified.fer", tiny_spec, members)
     write_bundle(tmp_path / "kept.fer", dataclasses.replace(tiny_spec, failed=True), tiny_members)
     for name in ("certified.fer", "kept.fer"):
@@ -188,6 +189,29 @@ def test_a_failed_bundle_warns_and_a_passed_one_does_not(
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         Recognizer.load(tiny_bundle)
+
+
+def test_a_class_of_processors_without_a_certificate_is_told_once(
+    tmp_path: Path, tiny_spec: ModelSpec, tiny_members: dict[str, bytes]
+) -> None:
+    elsewhere = certificate(environment={**environment(), "cpu_class": "aarch64 dotprod"})
+    members = {**tiny_members, "parity.json": json.dumps(elsewhere).encode()}
+    path = write_bundle(tmp_path / "arm.fer", tiny_spec, members).path
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("default")  # as Python starts: a text is shown once for every place
+        for _ in range(2):
+            Recognizer.load(path)
+    [warning] = caught
+    assert warning.category is BundleWarning
+    assert str(warning.message) == (
+        f"{path} is certified on aarch64 dotprod, this is {environment()['cpu_class']}: "
+        f"run `edge-fer self-test {path}` before you rely on it"
+    )
+    both = {**tiny_members, "parity.json": json.dumps(document([elsewhere, certificate()])).encode()}
+    write_bundle(path, tiny_spec, both)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Recognizer.load(path)
 
 
 def test_answers_that_are_not_finite_are_refused(tiny_spec: ModelSpec, tiny_bundle: Path) -> None:

@@ -13,11 +13,13 @@ import pytest
 
 from edge_fer.bundle import Bundle, Golden, ModelSpec, write_bundle
 from edge_fer.engines import EngineOptions, Outputs
+from edge_fer.parity.certificate import document
 from edge_fer.parity.environment import environment
 from edge_fer.selftest import _check_labels, _check_outputs, run_self_test
-from tests.conftest import error_lines, json_lines, run_command
+from tests.conftest import certificate, error_lines, json_lines, run_command
 
 Make = Callable[..., Path]
+TIMES = ("p50", "p90", "p99", "fp32_p50", "fp32_p90", "fp32_p99", "ratio", "verdict", "threads")
 
 
 @pytest.fixture
@@ -41,11 +43,11 @@ def make(tmp_path: Path, tiny_spec: ModelSpec, tiny_members: dict[str, bytes], t
 
 def certified(difference: float | None, here: bool = True, **latency: object) -> dict[str, object]:
     """Make a certificate of this machine, or of another one."""
-    made_on = environment() if here else {"cpu": "Other", "cpu_class": "riscv64"}
+    made_on = environment() if here else {**environment(), "cpu": "Other", "cpu_class": "riscv64"}
     figures: dict[str, object] = {} if difference is None else {"golden_max_abs_diff": difference}
     if latency:
-        figures["latency_ms"] = latency
-    return {"verdict": "passed", "faces": 4, "gates": [], "figures": figures, "environment": made_on}
+        figures["latency_ms"] = {**dict.fromkeys(TIMES), **latency}
+    return certificate(figures=figures, environment=made_on)
 
 
 def shifted(golden: Golden, by: float) -> Golden:
@@ -176,18 +178,23 @@ def test_latency_is_compared_on_the_same_processor_with_the_same_threads_alone(m
 @pytest.mark.parametrize(
     "figures",
     [
-        {"golden_max_abs_diff": "0.1", "latency_ms": 3},
-        {"golden_max_abs_diff": -1.0, "latency_ms": {"p50": "fast", "threads": True}},
-        {"golden_max_abs_diff": None, "latency_ms": {"p50": 0.0, "threads": 1}},
-        [],
+        {"golden_max_abs_diff": "0.1", "latency_ms": None},
+        {"golden_max_abs_diff": -1.0, "latency_ms": {**dict.fromkeys(TIMES), "p50": 0.0, "threads": 1}},
+        {},
     ],
 )
 def test_a_strange_certificate_promises_nothing(make: Make, figures: object) -> None:
-    certificate = {"verdict": "passed", "figures": figures, "environment": "here"}
-    code, checks = run(make(certificate=certificate))
+    strange = certificate(figures=figures)
+    code, checks = run(make(certificate=strange))
     assert code == 0 and checks["outputs"]["threshold"] == 1e-4 and checks["latency"]["verdict"] == "not run"
-    result = run_command("self-test", make(certificate=certificate, precision="int8"))
+    result = run_command("self-test", make(certificate=strange, precision="int8"))
     assert result.exit_code == 1 and "certificate" in error_lines(result)[0]
+
+
+def test_the_certificate_of_this_class_of_processors_counts(make: Make, tiny_golden: Golden) -> None:
+    both = document([certified(0.5, here=False), certified(0.004)])
+    found, checks = run(make(shifted(tiny_golden, 0.002), both, precision="int8"))
+    assert (found, checks["outputs"]["threshold"]) == (0, pytest.approx(0.005))
 
 
 def test_what_cannot_be_tested_exits_1_with_one_line(make: Make, tmp_path: Path) -> None:

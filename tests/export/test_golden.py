@@ -12,7 +12,7 @@ from edge_fer.errors import InputError
 from edge_fer.faces import Face, FaceSet, load_crops, read_data
 from edge_fer.images import decode_image
 from edge_fer.labels import LABELS
-from edge_fer.parity.report import preprocess_gate
+from edge_fer.parity.exact import preprocess_gate
 from edge_fer.preprocess import CropSpec
 from edge_fer.samples import MAX_SOURCE_BYTES, Golden
 from edge_fer.spec import OUTPUTS, ModelSpec

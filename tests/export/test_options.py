@@ -23,6 +23,8 @@ SOUND = ExportOptions(precision="int8", calibration_data="faces", parity_data="o
         ExportOptions(target="tflite", precision="fp16"),
         SOUND,
         replace(SOUND, recipe="ranges=minmax", stability=True),
+        replace(SOUND, attribution=True),
+        replace(SOUND, recipe="dynamic", calibration_data=None, attribution=True),
         ExportOptions(precision="int8", recipe="dynamic"),  # its ranges come as it runs
         replace(SOUND, precision="auto", recipe="ranges=minmax", stability=True, golden="parity"),
     ],
@@ -49,6 +51,8 @@ def test_what_can_work_is_not_refused(options: ExportOptions) -> None:
         (replace(SOUND, parity_data=None, stability=True), "--stability needs int8"),
         (replace(SOUND, recipe="dynamic", stability=True), "--stability needs int8"),
         (ExportOptions(parity_data="others", stability=True), "--stability needs int8"),
+        (replace(SOUND, parity_data=None, attribution=True), "--attribution needs --precision int8 or auto"),
+        (replace(SOUND, precision="fp16", attribution=True), "--attribution needs --precision int8 or auto"),
         (replace(SOUND, recipe="speed=high"), "--recipe speed=high: expected dynamic, or KEY=VALUE"),
     ],
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,12 +16,18 @@ from edge_fer.engines.base import Outputs
 from edge_fer.faces import face_hash
 from edge_fer.images import encode_png
 from edge_fer.labels import LABELS
+from edge_fer.parity.gates import FP32, SPEED, Gate
+from edge_fer.parity.report import Faces, run_parity
 from edge_fer.preprocess import CropSpec, crop_face, crop_whole
 from edge_fer.samples import Golden, Reference
 from edge_fer.spec import ModelSpec
 
 SIZE = 8
 FACES = 1500
+EXPORTED = {
+    FP32: Gate(FP32, 1e-6, None, 1e-4, "passed", "max abs diff 1e-06"),
+    SPEED: Gate(SPEED, 2.5, (2.4, 2.6), 1.2, "passed", "2.0 ms against 5.0 ms"),
+}
 
 
 def spec(precision: str = "int8", *, untrained: bool = False) -> ModelSpec:
@@ -80,14 +87,7 @@ class World:
     golden: Golden
 
     def part(self, faces: int) -> Reference:
-        return replace(
-            self.reference,
-            labels=self.reference.labels[:faces],
-            hashes=self.reference.hashes[:faces],
-            probabilities=self.reference.probabilities[:faces],
-            primary=self.reference.primary[:faces],
-            reliability=self.reference.reliability[:faces],
-        )
+        return self.reference.rows(np.arange(faces))
 
     def bundle(
         self, path: Path, precision: str = "int8", *, untrained: bool = False, **more: bytes
@@ -113,6 +113,25 @@ def world() -> World:
         names=LABELS,
     )
     return World(crops, reference, _golden(generator))
+
+
+@pytest.fixture(scope="session")
+def full_report(world: World, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The JSON of a report that has everything, of an engine that answers a little differently."""
+    engine = LinearEngine(change=lambda logits: logits + 0.02 * np.sin(40 * logits))
+    sexes = ["f" if face % 3 else "m" for face in range(FACES)]
+    faces = Faces(world.reference, world.crops, {"sex": sexes})
+    bundle = world.bundle(tmp_path_factory.mktemp("full"))
+    report = run_parity(bundle, engine, faces, exported=EXPORTED)
+    attribution = {
+        "flips": 2,
+        "unrestored": 1,
+        "blocks": [{"block": "encoder.a", "restored": 1, "share": 0.5, "broken": 0}],
+        "faces": [
+            {"face": 0, "hash": "0" * 64, "from": "fear", "to": "sadness", "restored_by": ["encoder.a"]}
+        ],
+    }
+    return replace(report, details={**report.details, "attribution": attribution}).to_json()
 
 
 def _golden(generator: np.random.Generator) -> Golden:

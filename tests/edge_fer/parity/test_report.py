@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,14 +14,15 @@ from numpy.typing import NDArray
 from edge_fer.bundle import Bundle
 from edge_fer.errors import BundleError, InputError
 from edge_fer.labels import LABELS
-from edge_fer.parity import report
+from edge_fer.parity.comparison import Report, compare
 from edge_fer.parity.figures import plain
-from edge_fer.parity.gates import SAMPLED, Gate, not_run
-from edge_fer.parity.report import Report, compare, run_parity
-from tests.edge_fer.parity.conftest import LinearEngine, World
+from edge_fer.parity.gates import FP32, SAMPLED, SPEED, Gate
+from edge_fer.parity.report import Faces, run_parity
+from edge_fer.parity.schema import check_report
+from edge_fer.parity.table import exit_code, table_rows
+from tests.edge_fer.parity.conftest import EXPORTED, LinearEngine, World
 
-NAMES = ["preprocess", "batch", "fp32 export", *SAMPLED]
-FP32 = Gate("fp32 export", 3e-6, None, 1e-4, "passed", "measured")
+NAMES = ["preprocess", "batch", "fp32 export", *SAMPLED, "speed"]
 
 
 def verdicts(found: Report) -> dict[str, str]:
@@ -41,9 +43,7 @@ def bundle(world: World, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 
 def test_a_sound_bundle_passes_every_gate(world: World, bundle: Bundle) -> None:
-    found = run_parity(
-        bundle=bundle, engine=LinearEngine(), reference=world.reference, crops=world.crops, fp32_gate=FP32
-    )
+    found = run_parity(bundle, LinearEngine(), Faces(world.reference, world.crops), exported=EXPORTED)
     assert verdicts(found) == dict.fromkeys(NAMES, "passed")
     assert found.verdict == "passed"
     assert found.faces == len(world.crops)
@@ -53,15 +53,9 @@ def test_a_sound_bundle_passes_every_gate(world: World, bundle: Bundle) -> None:
 
 def test_faces_are_matched_by_their_pixels_in_any_order_and_part(world: World, bundle: Bundle) -> None:
     order = np.random.default_rng(1).permutation(len(world.crops))[:1400]
-    found = run_parity(
-        bundle=bundle,
-        engine=LinearEngine(),
-        reference=world.reference,
-        crops=world.crops[order],
-        fp32_gate=FP32,
-    )
+    found = run_parity(bundle, LinearEngine(), Faces(world.reference, world.crops[order]), exported=EXPORTED)
     assert found.verdict == "passed"
-    assert (found.faces, found.figures["reference_faces"]) == (1400, 1500)
+    assert found.faces == 1400 and found.reference is not None and found.reference["faces"] == 1500
     right = world.reference.probabilities.argmax(axis=1) == world.reference.labels
     assert found.figures["accuracy"] == pytest.approx(right[order].mean())
 
@@ -77,63 +71,45 @@ def test_a_picture_that_occurs_twice_takes_both_rows(world: World, bundle: Bundl
         primary=world.reference.primary[rows],
         reliability=world.reference.reliability[rows],
     )
-    found = run_parity(bundle=bundle, engine=LinearEngine(), reference=twice, crops=crops)
+    found = run_parity(bundle, LinearEngine(), Faces(twice, crops))
     assert found.figures["max_abs_diff"] == 0.0
     with pytest.raises(InputError, match="got 1 of 11"):
-        run_parity(bundle=bundle, engine=LinearEngine(), reference=world.part(10), crops=crops)
+        run_parity(bundle, LinearEngine(), Faces(world.part(10), crops))
 
 
 def test_unknown_faces_are_counted(world: World, bundle: Bundle) -> None:
     crops = world.crops[:20].copy()
     crops[:3] ^= 1
     with pytest.raises(InputError, match="got 3 of 20 that are not in it"):
-        run_parity(bundle=bundle, engine=LinearEngine(), reference=world.reference, crops=crops)
+        run_parity(bundle, LinearEngine(), Faces(world.reference, crops))
 
 
 def test_a_reference_for_other_labels_is_refused(world: World, bundle: Bundle) -> None:
     other = replace(world.reference, names=LABELS[::-1])
     with pytest.raises(InputError, match="expected reference outputs for neutral"):
-        run_parity(bundle=bundle, engine=LinearEngine(), reference=other, crops=None)
+        run_parity(bundle, LinearEngine(), Faces(other))
 
 
-def test_permuted_labels_fail_every_sampled_gate(world: World, bundle: Bundle) -> None:
+def test_permuted_labels_fail_every_gate_that_knows_classes(world: World, bundle: Bundle) -> None:
     found = run_parity(
-        bundle=bundle,
-        engine=LinearEngine(change=swapped),
-        reference=world.reference,
-        crops=world.crops,
-        fp32_gate=FP32,
+        bundle, LinearEngine(change=swapped), Faces(world.reference, world.crops), exported=EXPORTED
     )
     failed = {name for name, verdict in verdicts(found).items() if verdict == "failed"}
-    assert failed == set(SAMPLED)
+    assert failed == set(SAMPLED) - {"reliability head"}  # entropy does not know which class is which
     assert found.verdict == "failed"
-    directions = found.figures["flips_by_direction"]
+    directions = found.details["flips_by_direction"]
     assert isinstance(directions, dict)
     assert set(directions) == {"neutral -> happiness", "happiness -> neutral"}
     assert sum(directions.values()) == found.figures["flips"]
 
 
-def test_recall_is_listed_by_class(world: World) -> None:
-    outputs = LinearEngine(change=swapped).run(world.crops)
-    listed = compare(world.reference, outputs).figures["recall_by_class"]
-    assert isinstance(listed, dict) and list(listed) == list(LABELS)
-    for index, name in enumerate(LABELS):
-        own = world.reference.labels == index
-        got = (outputs.probabilities[own].argmax(axis=1) == index).mean()
-        was = (world.reference.probabilities[own].argmax(axis=1) == index).mean()
-        assert listed[name] == pytest.approx({"faces": own.sum(), "recall": got, "reference_recall": was})
-
-
-def test_a_temperature_fails_calibration_and_distribution(world: World, bundle: Bundle) -> None:
+def test_a_temperature_fails_what_reads_probabilities_and_is_named(world: World, bundle: Bundle) -> None:
     found = run_parity(
-        bundle=bundle,
-        engine=LinearEngine(change=hot),
-        reference=world.reference,
-        crops=world.crops,
-        fp32_gate=FP32,
+        bundle, LinearEngine(change=hot), Faces(world.reference, world.crops), exported=EXPORTED
     )
     failed = {name for name, verdict in verdicts(found).items() if verdict == "failed"}
-    assert failed == {"distribution", "calibration"}
+    assert failed == {"distribution", "calibration", "reliability head"}
+    assert found.figures["repair_temperature"] == pytest.approx(1 / 1.5, rel=1e-3)
     assert found.figures["flips"] == 0
     assert found.figures["golden_max_abs_diff"] != 0.0
 
@@ -159,20 +135,16 @@ def test_figures_become_plain_json() -> None:
 
 
 def test_fifty_faces_are_undecided(world: World, bundle: Bundle) -> None:
-    found = run_parity(
-        bundle=bundle, engine=LinearEngine(), reference=world.part(50), crops=world.crops[:50], fp32_gate=FP32
-    )
+    found = run_parity(bundle, LinearEngine(), Faces(world.part(50), world.crops[:50]), exported=EXPORTED)
     assert verdicts(found)["flips"] == verdicts(found)["flips, surest half"] == "undecided"
     assert found.verdict == "undecided"
 
 
 def test_without_labels_accuracy_and_calibration_are_not_run(world: World, bundle: Bundle) -> None:
     unlabelled = replace(world.reference, labels=np.full(len(world.crops), -1, np.int16))
-    found = run_parity(
-        bundle=bundle, engine=LinearEngine(), reference=unlabelled, crops=world.crops, fp32_gate=FP32
-    )
+    found = run_parity(bundle, LinearEngine(), Faces(unlabelled, world.crops), exported=EXPORTED)
     reasons = {gate.name: gate.reason for gate in found.gates if gate.verdict == "not run"}
-    assert reasons == {"accuracy": "no labels", "calibration": "no labels"}
+    assert reasons == dict.fromkeys(("accuracy", "calibration", "per class"), "no labels")
     assert found.verdict == "passed"
     assert "accuracy" not in found.figures
 
@@ -204,9 +176,10 @@ def test_other_shapes_are_refused(world: World) -> None:
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
 def test_without_faces_the_golden_samples_are_left(world: World, tmp_path: Path, precision: str) -> None:
     bundle = world.bundle(tmp_path, precision)
-    found = run_parity(bundle=bundle, engine=LinearEngine(), reference=world.reference, crops=None)
+    found = run_parity(bundle, LinearEngine(), Faces(world.reference))
     expected = {"preprocess": "passed", "batch": "passed", **dict.fromkeys(SAMPLED, "not run")}
     expected["fp32 export"] = "passed" if precision == "fp32" else "not run"
+    expected["speed"] = "not run"
     assert verdicts(found) == expected
     assert found.faces == 0
     assert {gate.reason for gate in found.gates if gate.name in SAMPLED} == {"no faces were given"}
@@ -214,64 +187,66 @@ def test_without_faces_the_golden_samples_are_left(world: World, tmp_path: Path,
 
 def test_an_untrained_bundle_runs_three_gates(world: World, tmp_path: Path) -> None:
     bundle = world.bundle(tmp_path, "fp32", untrained=True)
-    found = run_parity(bundle=bundle, engine=LinearEngine(), reference=world.reference, crops=world.crops)
-    assert list(verdicts(found).values()) == ["passed"] * 3 + ["not run"] * 5
-    assert {gate.reason for gate in found.gates if gate.verdict == "not run"} == {"untrained"}
+    found = run_parity(bundle, LinearEngine(), Faces(world.reference, world.crops))
+    assert list(verdicts(found).values()) == ["passed"] * 3 + ["not run"] * 8
+    reasons = {gate.reason for gate in found.gates if gate.verdict == "not run"}
+    assert reasons == {"untrained"}
     assert found.verdict == "passed"
 
 
 def test_the_fp32_gate_is_measured_on_an_fp32_bundle(world: World, tmp_path: Path) -> None:
     bundle = world.bundle(tmp_path, "fp32")
-    found = run_parity(
-        bundle=bundle, engine=LinearEngine(change=hot), reference=world.reference, crops=world.crops
-    )
+    found = run_parity(bundle, LinearEngine(change=hot), Faces(world.reference, world.crops))
     assert verdicts(found)["fp32 export"] == "failed"
     assert "of 1504 faces" in found.gates[2].reason  # the set and the golden samples
 
 
-def test_the_fp32_gate_of_an_int8_bundle_comes_from_its_certificate(world: World, tmp_path: Path) -> None:
-    certificate = json.dumps(
-        {"verdict": "passed", "gates": [not_run("batch", "x").to_json(), FP32.to_json()]}
-    ).encode()
-    bundle = world.bundle(tmp_path, "int8", parity=certificate)
-    found = run_parity(bundle=bundle, engine=LinearEngine(), reference=None, crops=None)
-    assert found.gates[2] == replace(FP32, reason="at export: measured")
+def test_what_only_export_measures_comes_from_the_certificate(
+    world: World, tmp_path: Path, full_report: dict[str, Any]
+) -> None:
+    bundle = world.bundle(tmp_path, "int8", parity=json.dumps(full_report).encode())
+    found = run_parity(bundle, LinearEngine(), Faces())
+    assert found.gates[2] == replace(EXPORTED[FP32], reason=f"at export: {EXPORTED[FP32].reason}")
+    assert found.gates[-1].verdict == "not run" and "2.50x at export" in found.gates[-1].reason
     assert {gate.reason for gate in found.gates if gate.name in SAMPLED} == {"there are no reference outputs"}
 
 
-def test_a_certificate_that_cannot_be_read_is_named(world: World, tmp_path: Path) -> None:
-    certificate = json.dumps({"verdict": "passed", "gates": [FP32.to_json() | {"value": "x"}]}).encode()
-    bundle = world.bundle(tmp_path, "int8", parity=certificate)
-    with pytest.raises(BundleError, match=r"parity\.json cannot be read"):
-        run_parity(bundle=bundle, engine=LinearEngine(), reference=None, crops=None)
+def test_a_graph_that_is_not_faster_says_size_only_and_passes(world: World, bundle: Bundle) -> None:
+    slow = Gate(SPEED, 1.1, (1.0, 1.15), 1.2, "size only", "slow")
+    found = run_parity(
+        bundle, LinearEngine(), Faces(world.reference, world.crops), exported=EXPORTED | {SPEED: slow}
+    )
+    assert (found.verdict, found.size_only, found.gates[-1]) == ("passed", True, slow)
+    assert not replace(found, gates=found.gates[:-1]).size_only
+
+
+def test_a_certificate_that_cannot_be_read_is_named(
+    world: World, tmp_path: Path, full_report: dict[str, Any]
+) -> None:
+    gates = [{**full_report["gates"][0], "value": "x"}, *full_report["gates"][1:]]
+    bundle = world.bundle(tmp_path, "int8", parity=json.dumps({**full_report, "gates": gates}).encode())
+    with pytest.raises(BundleError, match=r"parity\.json: the report: gates 0: value: expected number"):
+        run_parity(bundle, LinearEngine(), Faces())
 
 
 def test_progress_counts_up_to_all_faces(world: World, bundle: Bundle) -> None:
     seen: list[int] = []
     crops = world.crops[:150]
-    run_parity(
-        bundle=bundle, engine=LinearEngine(), reference=world.reference, crops=crops, progress=seen.append
-    )
+    run_parity(bundle, LinearEngine(), Faces(world.reference, crops), progress=seen.append)
     assert seen == [64, 128, 150]
 
 
 def test_json_is_plain_complete_and_the_same_twice(world: World, bundle: Bundle) -> None:
     texts = [
         json.dumps(
-            run_parity(
-                bundle=bundle,
-                engine=LinearEngine(change=hot),
-                reference=world.reference,
-                crops=world.crops[:300],
-            ).to_json(),
+            run_parity(bundle, LinearEngine(change=hot), Faces(world.reference, world.crops[:300])).to_json(),
             allow_nan=False,
         )
         for _ in range(2)
     ]
     assert texts[0] == texts[1]
     found = json.loads(texts[0])
-    assert list(found) == ["schema", "verdict", "faces", "gates", "figures", "bundle", "environment"]
-    assert found["schema"] == "edge-fer-parity-1"
+    assert check_report(found)["schema"] == "edge-fer-parity-2"
     assert [gate["name"] for gate in found["gates"]] == NAMES
     assert set(found["gates"][0]) == {"name", "value", "interval", "threshold", "verdict", "reason"}
     assert found["bundle"]["labels"] == list(LABELS)
@@ -301,7 +276,7 @@ def test_flips_by_what_they_did_to_the_answer_add_up(world: World) -> None:
     ],
 )
 def test_exit_code(verdict: str, strict: bool, expected: int) -> None:
-    assert report.exit_code(verdict, strict) == expected
+    assert exit_code(verdict, strict) == expected
 
 
 def test_rows_of_the_table() -> None:
@@ -311,11 +286,17 @@ def test_rows_of_the_table() -> None:
         Gate("calibration", -0.0021, (-0.004, 0.001), 0.01, "passed", "c"),
         Gate("fp32 export", 3.2e-6, None, 1e-4, "passed", "d"),
         Gate("distribution", None, None, None, "not run", "e"),
+        Gate("per class", -0.0091, (-0.02, 0.001), -0.05, "passed", "f"),
+        Gate("reliability head", 0.0012, (-0.001, 0.004), 0.01, "passed", "g"),
+        Gate("speed", 1.1, (1.05, 1.16), 1.2, "size only", "h"),
     ]
-    assert report.table_rows(gates) == [
+    assert table_rows(gates) == [
         ("accuracy", "0.9951", "0.9910 .. 0.9990", ">= 0.9900", "passed", "a"),
         ("flips", "1.23%", "1.00% .. 1.50%", "<= 2.00%", "passed", "b"),
         ("calibration", "-0.0021", "-0.0040 .. +0.0010", "+- 0.0100", "passed", "c"),
         ("fp32 export", "3.2e-06", "", "<= 0.0001", "passed", "d"),
         ("distribution", "", "", "", "not run", "e"),
+        ("per class", "-0.0091", "-0.0200 .. +0.0010", ">= -0.0500", "passed", "f"),
+        ("reliability head", "+0.12%", "-0.10% .. +0.40%", "+- 1.00%", "passed", "g"),
+        ("speed", "1.10x", "1.05x .. 1.16x", ">= 1.20x", "size only", "h"),
     ]

@@ -1,0 +1,60 @@
+"""Puts certificates made on other machines into a bundle: one for every class of CPUs it runs on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from edge_fer.bundle import CERTIFICATE_FILE, Bundle, write_bundle
+from edge_fer.errors import BundleError, GateFailed, InputError
+from edge_fer.parity.certificate import (
+    Json,
+    bundle_reports,
+    cpu_class_of,
+    document,
+    merge,
+    read_reports,
+    text_of,
+)
+
+
+def add_certificates(path: Path, certificates: Sequence[Path], output: Path) -> Bundle:
+    """Write the bundle with these certificates beside its own.
+
+    The bundle's own stays first; of the others, the last one of each class of CPUs is kept.
+
+    Args:
+        path: the bundle, with a certificate of its own.
+        certificates: parity.json files, as `edge-fer parity --output` writes them.
+        output: the bundle to write; `path` itself is replaced when it is named.
+
+    Raises:
+        BundleError: the bundle has no certificate, or cannot be written there.
+        InputError: a report is of another graph or another reference.
+        GateFailed: a report failed.
+    """
+    bundle = Bundle.load(path)
+    own = bundle_reports(bundle)
+    if not own:
+        raise BundleError(f"{path} has no certificate of its own: export it with --parity-data first")
+    by_class = {cpu_class_of(report): report for report in own[1:]}
+    for file in certificates:
+        for report in read_reports(file):
+            _check(report, own[0], file)
+            by_class[cpu_class_of(report)] = report
+    by_class.pop(cpu_class_of(own[0]), None)
+    text = text_of(document(merge([own[0], *by_class.values()])))
+    members = {name: bundle.member(name) for name in bundle.members} | {CERTIFICATE_FILE: text.encode()}
+    return write_bundle(output, bundle.spec, members)
+
+
+def _check(report: Json, own: Json, file: Path) -> None:
+    theirs, ours = report["bundle"], own["bundle"]
+    assert isinstance(theirs, dict) and isinstance(ours, dict)
+    if theirs["digest"] != ours["digest"]:
+        raise InputError(
+            f"{file}: expected a report of this bundle's graph ({str(ours['digest'])[:12]}…), got one of "
+            f"{theirs['model']} {theirs['target']} {theirs['precision']} ({str(theirs['digest'])[:12]}…)"
+        )
+    if report["verdict"] == "failed":
+        raise GateFailed(f"{file}: the report of {cpu_class_of(report)} failed: it stays out of the bundle")
