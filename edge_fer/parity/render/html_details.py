@@ -183,13 +183,10 @@ def slices(report: Value, name: str, level: int) -> Section | None:
     found = report["slices"].items
     if not found:
         return None
-    gates = sum(len(gate_rows(value["gates"])) for each in found for value in each["values"].items)
-    level_of_one = report["thresholds"]["confidence"].number
-    chance = "some" if level_of_one is None else f"about {gates * (1 - level_of_one):.1f}"
     warning = (
-        f"{plural(gates, 'gate')} were judged on parts of the faces, each on its own. With so many, {chance} "
-        f"bounds miss by chance alone: take a single failure as a reason to look, "
-        "not as proof, and an undecided one as too few faces. The verdict above does not count them."
+        "Every part of the faces was judged on its own, and some gates of many fail by chance: take a single "
+        "failure as a reason to look, not as proof, and an undecided one as too few faces. The verdict above "
+        "does not count them."
     )
     parts = []
     for index, each in enumerate(found):

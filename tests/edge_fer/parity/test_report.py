@@ -114,6 +114,18 @@ def test_a_temperature_fails_what_reads_probabilities_and_is_named(world: World,
     assert found.figures["golden_max_abs_diff"] != 0.0
 
 
+def test_embeddings_are_compared_where_both_have_one(world: World) -> None:
+    generator = np.random.default_rng(4)
+    expected, moved = generator.normal(size=(2, 1500, 5)).astype(np.float32)
+    outputs = replace(LinearEngine().run(world.crops), embedding=moved)
+    assert "embedding_cosine_mean" not in compare(world.reference, outputs).figures
+    found = compare(replace(world.reference, embedding=expected), outputs).figures
+    lengths = np.linalg.norm(expected, axis=1) * np.linalg.norm(moved, axis=1)
+    cosines = (expected * moved).sum(axis=1) / lengths
+    assert found["embedding_cosine_mean"] == pytest.approx(cosines.mean(), abs=1e-6)
+    assert found["embedding_cosine_min"] == pytest.approx(cosines.min(), abs=1e-6)
+
+
 def test_flips_of_unsure_faces_leave_the_surest_half_alone(world: World) -> None:
     outputs = LinearEngine().run(world.crops)
     unsure = outputs.probabilities.max(axis=1).argsort()[:90]
