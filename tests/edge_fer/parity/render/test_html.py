@@ -254,7 +254,6 @@ def test_slices_come_with_their_gates_and_the_note_on_many_comparisons() -> None
     said = texts(by_id(parse(render_html([REPORT])))["r1-slices"])
     for part in ("gender", "female", "male", "age band", "60+", "by chance", REPORT["slices"][0]["note"]):
         assert part in said
-    assert "36 gates" in said and "about 1.8 bounds" in said
 
 
 def test_attribution_names_the_blocks() -> None:
