@@ -22,6 +22,9 @@ def train(
     ],
     output: Annotated[Path, typer.Option(help="Run folder: metrics, checkpoints, resumable state.")],
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    start: Annotated[
+        Path | None, typer.Option(help="Checkpoint to start from instead of random weights.")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where the run was stopped.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
@@ -32,7 +35,7 @@ def train(
         raise MissingPackageError(
             f"train needs the package {error.name}: pip install -c constraints.txt -e '.[train]'"
         ) from error
-    train_run(recipe_path=recipe, data=data, output=output, device=device, resume=resume)
+    train_run(recipe_path=recipe, data=data, output=output, device=device, resume=resume, start=start)
 
 
 def split_data(data: str) -> tuple[str, str]:

@@ -16,13 +16,20 @@ from lightning.fabric import Fabric
 
 from edge_fer.errors import TrainingError
 from edge_fer.preprocess import CropSpec
+from training.averaging import WeightAverage
 from training.data.augment import build_augmentation
 from training.data.faces import FaceTensors, batches, epoch_order
 from training.evaluation import Evaluation, embed, evaluate, standardise
-from training.methods.grefel import GrefelLoss, LossTerms, place_anchors, target_distribution
+from training.methods.grefel import (
+    GrefelLoss,
+    LossTerms,
+    class_weights,
+    place_anchors,
+    target_distribution,
+)
 from training.models import DEFAULTS, ExpressionNetwork, HeadOutput, build_from_spec
 from training.models.balancing import ReliabilityBalancing
-from training.models.checkpoint import save_checkpoint
+from training.models.checkpoint import Checkpoint, save_checkpoint
 from training.recipe import OptimiserOptions, Recipe
 from training.run import Progress, RunFolder
 
@@ -85,9 +92,27 @@ class Trainer:
         optimiser = torch.optim.AdamW(groups, lr=options.learning_rate, weight_decay=options.weight_decay)
         self.model, self.optimiser = self.fabric.setup(self.network, optimiser)
         self.augmentation = build_augmentation(recipe.augment).to(self.fabric.device)
-        self.loss = GrefelLoss(recipe.method)
+        weights = class_weights(train.labels, len(self.network.spec.labels), recipe.method.balance)
+        self.loss = GrefelLoss(recipe.method, weights.to(self.fabric.device))
+        self.average = WeightAverage(self.network, options.average) if options.average else None
+        head, delta = self.network.head, recipe.method.training_delta
+        if delta is not None and isinstance(head, ReliabilityBalancing):
+            head.anchor_correction.delta = delta  # the average, already taken, keeps the network's own
+        self.start: str | None = None
         self.batches_per_epoch = len(train) // options.batch_size
         self.progress = Progress()
+
+    @property
+    def shown(self) -> ExpressionNetwork:
+        """The network that is validated and kept: the average of the weights if the recipe asks for one."""
+        return self.network if self.average is None else self.average.network
+
+    def start_from(self, checkpoint: Checkpoint) -> None:
+        """Begin with a checkpoint's weights, its anchors too where the recipe has no warm-up epochs."""
+        self.network.load_state_dict(checkpoint.network.state_dict())
+        self.start = checkpoint.sha256
+        if self.average is not None:
+            self.average.restart(self.network)
 
     def resume(self) -> None:
         """Take up the run where its last saved state left it."""
@@ -96,6 +121,10 @@ class Trainer:
             return
         tensors, self.progress = saved
         self.network.load_state_dict({n[6:]: t for n, t in tensors.items() if n.startswith("model.")})
+        if self.average is not None:
+            self.average.network.load_state_dict(
+                {n[8:]: t for n, t in tensors.items() if n.startswith("average.")}
+            )
         state = self.optimiser.state_dict()
         state["state"] = {}
         for name, tensor in tensors.items():
@@ -107,6 +136,8 @@ class Trainer:
     def save(self) -> None:
         """Write the resumable state."""
         tensors = {f"model.{name}": tensor for name, tensor in self.network.state_dict().items()}
+        if self.average is not None:
+            tensors |= {f"average.{name}": t for name, t in self.average.network.state_dict().items()}
         for index, values in self.optimiser.state_dict()["state"].items():
             tensors |= {f"optimiser.{index}.{key}": value for key, value in values.items()}
         self.folder.save_state(tensors, self.progress)
@@ -121,7 +152,8 @@ class Trainer:
         """Train the rest of the current epoch."""
         options, epoch = self.recipe.optimiser, self.progress.epoch
         order = epoch_order(len(self.train_faces), options.seed, epoch)
-        if self.progress.batch == 0 and epoch == self.recipe.method.warmup_epochs:
+        placed = epoch == 0 and self.start is not None  # by the run that the checkpoint is of
+        if self.progress.batch == 0 and epoch == self.recipe.method.warmup_epochs and not placed:
             self.place_anchors(order)
         self.network.train()
         window: list[torch.Tensor] = []
@@ -157,6 +189,8 @@ class Trainer:
             self.refuse("the norm of the gradient")
         self.optimiser.step()
         self.optimiser.zero_grad()
+        if self.average is not None:
+            self.average.update(self.network, progress.step)
         values = torch.stack([*terms, output.correction_weight.mean(), output.anchor_weight.mean()])
         return rate, values.detach().cpu()
 
@@ -166,7 +200,9 @@ class Trainer:
         labels = self.train_faces.labels[indices].to(device)
         votes = self.train_faces.votes
         soft = votes[indices].to(device) if votes is not None and self.recipe.method.soft_targets else None
-        target = target_distribution(labels, soft, len(self.network.spec.labels))
+        target = target_distribution(
+            labels, soft, len(self.network.spec.labels), self.recipe.method.min_votes
+        )
         balanced = self.progress.epoch >= self.recipe.method.warmup_epochs
         head = self.network.head
         # A head without anchors has no distances, and the loss does not look at this argument.
@@ -194,6 +230,8 @@ class Trainer:
         anchors.data.copy_(
             place_anchors(embeddings, labels, anchors.detach().cpu(), self.recipe.optimiser.seed)
         )
+        if self.average is not None:
+            self.average.restart(self.network)
 
     def log_window(self, window: list[torch.Tensor], rate: float, faces_per_s: float, report: Report) -> None:
         """Write the means of the batches since the last line."""
@@ -212,7 +250,7 @@ class Trainer:
 
     def finish_epoch(self, report: Report) -> None:
         """Validate, write the checkpoints, move on to the next epoch."""
-        figures = evaluate(self.network, self.valid_faces, self.fabric.device)
+        figures = evaluate(self.shown, self.valid_faces, self.fabric.device)
         epoch = self.progress.epoch
         record: dict[str, object] = {
             "kind": "validation",
@@ -237,6 +275,7 @@ class Trainer:
             "weights": asdict(self.recipe.weights),
             "epoch": self.progress.epoch,
             "validation": asdict(figures),
+            "start": self.start,
         }
         for path in (self.folder.last, self.folder.best) if best else (self.folder.last,):
-            save_checkpoint(path, self.network, self.crop, info)
+            save_checkpoint(path, self.shown, self.crop, info)

@@ -41,7 +41,11 @@ class NetworkOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OptimiserOptions:
-    """AdamW under a one-cycle rate: linear warm-up over the first `warmup` of the steps, cosine to zero."""
+    """AdamW under a one-cycle rate: linear warm-up over the first `warmup` of the steps, cosine to zero.
+
+    `average` is the decay per step of the moving average of the weights that is validated and kept in the
+    checkpoints; 0 keeps the weights themselves.
+    """
 
     epochs: int
     batch_size: int = 128
@@ -49,6 +53,7 @@ class OptimiserOptions:
     weight_decay: float = 0.02
     warmup: float = 0.1
     clip_norm: float = 5.0
+    average: float = 0.0
     precision: str = "32-true"
     seed: int = 0
     checkpoint_every: int = 50
@@ -144,6 +149,7 @@ def check(recipe: Recipe, path: Path) -> None:
         *network_rules(recipe.network),
         *optimiser_rules(recipe.optimiser),
         *method_rules(recipe.method),
+        *training_delta_rules(recipe),
         *augment_rules(recipe.augment),
     )
     for name, value, wanted, good in rules:
@@ -182,6 +188,7 @@ def optimiser_rules(optimiser: OptimiserOptions) -> tuple[Rule, ...]:
         ("optimiser.weight_decay", decay, "of 0 or more", 0.0 <= decay < math.inf),
         ("optimiser.warmup", optimiser.warmup, "of 0 to 1", 0.0 <= optimiser.warmup <= 1.0),
         ("optimiser.clip_norm", optimiser.clip_norm, "above 0", optimiser.clip_norm > 0.0),
+        ("optimiser.average", optimiser.average, "from 0 to below 1", 0.0 <= optimiser.average < 1.0),
         ("optimiser.precision", precision, " or ".join(PRECISIONS), precision in PRECISIONS),
         ("optimiser.seed", optimiser.seed, f"of 0 to {LARGEST_SEED}", 0 <= optimiser.seed <= LARGEST_SEED),
         ("optimiser.checkpoint_every", optimiser.checkpoint_every, "above 0", optimiser.checkpoint_every > 0),
@@ -190,12 +197,27 @@ def optimiser_rules(optimiser: OptimiserOptions) -> tuple[Rule, ...]:
 
 def method_rules(method: GrefelOptions) -> tuple[Rule, ...]:
     """Return what has to hold for [method]."""
-    weights = {f"method.{name}": getattr(method, name) for name in ("classification", "anchor", "centre")}
+    names = ("classification", "anchor", "centre", "primary")
+    weights = {f"method.{name}": getattr(method, name) for name in names}
     return (
         *((name, value, "of 0 or more", 0.0 <= value < math.inf) for name, value in weights.items()),
         ("method.smoothing", method.smoothing, "from 0 to below 1", 0.0 <= method.smoothing < 1.0),
         ("method.margin", method.margin, "above 0", method.margin > 0.0),
+        ("method.min_votes", method.min_votes, "of 1 or more", method.min_votes >= 1),
+        ("method.balance", method.balance, "of 0 to 1", 0.0 <= method.balance <= 1.0),
         ("method.warmup_epochs", method.warmup_epochs, "of 0 or more", method.warmup_epochs >= 0),
+    )
+
+
+def training_delta_rules(recipe: Recipe) -> tuple[Rule, ...]:
+    """Return what has to hold for method.training_delta: only an average can differ from what is trained."""
+    delta, average, head = recipe.method.training_delta, recipe.optimiser.average, recipe.network.head
+    if delta is None:
+        return ()
+    return (
+        ("method.training_delta", delta, "above 0", 0.0 < delta < math.inf),
+        ("optimiser.average", average, "above 0 where method.training_delta is set", average > 0.0),
+        ("network.head", head, "balanced where method.training_delta is set", head == "balanced"),
     )
 
 

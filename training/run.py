@@ -27,9 +27,9 @@ class Progress:
     metric_lines: int = 0
 
 
-def describe(recipe: Recipe, data: str) -> str:
-    """Return the content of recipe.json: the recipe with all its defaults, and the data."""
-    return json.dumps({"recipe": recipe.to_json(), "data": data}, indent=1, sort_keys=True)
+def describe(recipe: Recipe, data: str, start: str | None) -> str:
+    """Return the content of recipe.json: the recipe with all its defaults, the data and the first weights."""
+    return json.dumps({"recipe": recipe.to_json(), "data": data, "start": start}, indent=1, sort_keys=True)
 
 
 class RunFolder:
@@ -43,12 +43,16 @@ class RunFolder:
         self.best = path / "best.safetensors"
         self.last = path / "last.safetensors"
 
-    def start(self, recipe: Recipe, data: str) -> None:
+    def start(self, recipe: Recipe, data: str, start: str | None) -> None:
         """Create the folder and write into it what is trained."""
-        replace_file(self.recipe, describe(recipe, data).encode())
+        replace_file(self.recipe, describe(recipe, data, start).encode())
 
-    def check(self, recipe: Recipe, data: str, *, resume: bool) -> None:
+    def check(self, recipe: Recipe, data: str, start: str | None, *, resume: bool) -> None:
         """Check that a run can start here, or that the folder holds this very run.
+
+        Args:
+            recipe: what is trained. data: on what. start: SHA-256 of the checkpoint it starts from, if any.
+            resume: whether the run goes on.
 
         Raises:
             TrainingError: the folder holds something and `resume` is off, holds another recipe, or no run.
@@ -63,9 +67,9 @@ class RunFolder:
             raise TrainingError(
                 f"{self.path}: expected a run to resume, found none; leave --resume out to start one"
             )
-        if self.recipe.read_text(encoding="utf-8") != describe(recipe, data):
+        if self.recipe.read_text(encoding="utf-8") != describe(recipe, data, start):
             raise TrainingError(
-                f"{self.path}: this run was started with another recipe or other data; use another --output"
+                f"{self.path}: this run began with another recipe, data or --start; use another --output"
             )
 
     def append(self, progress: Progress, record: Mapping[str, object]) -> Progress:

@@ -14,6 +14,7 @@ from edge_fer.preprocess import CropSpec
 from training.commands import split_data
 from training.data.faces import FaceTensors, drop_duplicates, load_faces
 from training.loop import Trainer, build_network
+from training.models.checkpoint import Checkpoint, load_checkpoint
 from training.recipe import Recipe, load_recipe
 from training.run import Progress as RunProgress
 from training.run import RunFolder
@@ -45,14 +46,38 @@ def load_splits(data: str, crop: CropSpec, classes: int, console: Console) -> tu
     return train, valid
 
 
-def train_run(*, recipe_path: Path, data: str, output: Path, device: str, resume: bool) -> None:
+def load_start(start: Path, recipe: Recipe) -> Checkpoint:
+    """Read the checkpoint a run starts from.
+
+    Raises:
+        CheckpointError: missing or damaged.
+        TrainingError: its tensors do not fit the recipe's network.
+    """
+    checkpoint = load_checkpoint(start)
+    expected, got = (
+        {n: t.shape for n, t in network.state_dict().items()}
+        for network in (build_network(recipe), checkpoint.network)
+    )
+    if expected != got:
+        raise TrainingError(
+            f"{start}: expected weights of the recipe's network {recipe.network.model}, got those of another "
+            f"{checkpoint.network.spec.model}; start from one of the same model, classes and anchors"
+        )
+    return checkpoint
+
+
+def train_run(
+    *, recipe_path: Path, data: str, output: Path, device: str, resume: bool, start: Path | None = None
+) -> None:
     """Run or resume a training run and print the path of its best checkpoint as the last line."""
     console = Console(stderr=True)
     recipe = load_recipe(recipe_path)
     device = choose_device(device)
     folder = RunFolder(output)
     split_data(data)
-    folder.check(recipe, data, resume=resume)
+    first = None if start is None else load_start(start, recipe)
+    origin = None if first is None else first.sha256
+    folder.check(recipe, data, origin, resume=resume)
     options = recipe.crop
     size = build_network(recipe).spec.input_size
     crop = CropSpec(
@@ -60,10 +85,12 @@ def train_run(*, recipe_path: Path, data: str, output: Path, device: str, resume
     )
     train, valid = load_splits(data, crop, recipe.network.classes, console)
     trainer = Trainer(recipe, train, valid, crop, folder, device)
+    if first is not None:
+        trainer.start_from(first)
     if resume:
         trainer.resume()
     else:
-        folder.start(recipe, data)
+        folder.start(recipe, data, origin)
     follow(trainer, recipe, console)
     best = trainer.progress
     console.print(f"best validation accuracy {best.best_accuracy:.4f} in epoch {best.best_epoch}")

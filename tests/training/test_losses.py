@@ -16,6 +16,7 @@ from training.methods.grefel import (
     GrefelOptions,
     anchor_loss,
     centre_loss,
+    class_weights,
     classification_loss,
     place_anchors,
     smooth,
@@ -76,6 +77,34 @@ def test_classification_is_the_mean_cross_entropy() -> None:
     assert float(classification_loss(p, target)) == pytest.approx(expected, rel=1e-12)
 
 
+def test_classes_are_weighted_in_the_cross_entropy() -> None:
+    p, target = distribution(), distribution(1)
+    weights = torch.tensor([0.5, 1.0, 2.0, 4.0]).double()
+    rows = -(weights.numpy() * target.numpy() * np.log(p.numpy())).sum(axis=1)
+    assert float(classification_loss(p, target, weights)) == pytest.approx(rows.mean(), rel=1e-12)
+
+
+def test_the_loss_weights_the_classes_of_either_distribution(labels: torch.Tensor) -> None:
+    output, anchors = head_output(4)
+    target = target_distribution(labels, None, CLASSES).double()
+    weights = torch.tensor([0.5, 1.0, 2.0, 4.0]).double()
+    loss = GrefelLoss(GrefelOptions(smoothing=0.0), weights)
+    for balanced, judged in ((True, output.probabilities), (False, output.primary)):
+        rows = -(weights.numpy() * target.numpy() * np.log(judged.numpy())).sum(axis=1)
+        terms = loss(output, anchors, labels, target, balanced=balanced)
+        assert float(terms.classification) == pytest.approx(rows.mean(), rel=1e-12)
+
+
+@pytest.mark.parametrize("balance", [0.0, 0.25, 0.5, 1.0])
+def test_class_weights_fall_with_the_count_and_average_to_one(balance: float) -> None:
+    labels = torch.tensor([0] * 90 + [1] * 9 + [2])
+    weights = class_weights(labels, 4, balance).double().numpy()
+    assert weights[labels.numpy()].mean() == pytest.approx(1.0, rel=1e-6)
+    assert weights[1] / weights[0] == pytest.approx(10.0**balance, rel=1e-6)
+    assert weights[2] / weights[1] == pytest.approx(9.0**balance, rel=1e-6)
+    assert weights[3] == weights[2]  # absent: like a single face
+
+
 def test_classification_survives_a_wrong_certainty() -> None:
     p = torch.tensor([[1.0, 0.0]], requires_grad=True)
     loss = classification_loss(p, torch.tensor([[0.0, 1.0]]))
@@ -107,7 +136,9 @@ def test_the_centre_term_takes_the_nearest_anchor_of_the_own_class(labels: torch
 
 @pytest.mark.parametrize("balanced", [True, False])
 def test_the_total_is_the_weighted_sum(labels: torch.Tensor, balanced: bool) -> None:
-    options = GrefelOptions(classification=0.7, anchor=0.2, centre=1.9, smoothing=0.11, margin=1.5)
+    options = GrefelOptions(
+        classification=0.7, anchor=0.2, centre=1.9, primary=0.6, smoothing=0.11, margin=1.5
+    )
     output, anchors = head_output(4)
     target = target_distribution(labels, None, CLASSES).double()
     terms = GrefelLoss(options)(output, anchors, labels, target, balanced=balanced)
@@ -119,6 +150,7 @@ def test_the_total_is_the_weighted_sum(labels: torch.Tensor, balanced: bool) -> 
         "centre": centre_reference(output.embedding.numpy(), anchors.numpy(), labels.numpy())
         if balanced
         else 0.0,
+        "primary": cross_entropy_reference(output.primary.numpy(), smoothed) if balanced else 0.0,
     }
     for name, value in expected.items():
         assert float(getattr(terms, name)) == pytest.approx(value, rel=1e-9), name
@@ -164,6 +196,14 @@ def test_targets_are_votes_where_there_are_any(labels: torch.Tensor) -> None:
     votes = torch.tensor([[3.0, 1.0, 0.0, 0.0], [0.0, 0.0, 5.0, 5.0]])
     expected = [[0.75, 0.25, 0.0, 0.0], [0.0, 0.0, 0.5, 0.5]]
     assert target_distribution(labels[:2], votes, CLASSES).tolist() == expected
+
+
+def test_few_votes_are_left_out_of_the_targets(labels: torch.Tensor) -> None:
+    votes = torch.tensor([[3.0, 1.0, 2.0, 0.0], [1.0, 1.0, 0.0, 0.0], [0.0, 2.0, 1.0, 1.0]])
+    targets = target_distribution(labels[:3], votes, CLASSES, min_votes=2)
+    # The second face would be left without a vote, so that it keeps what it has.
+    expected = torch.tensor([[0.6, 0.0, 0.4, 0.0], [0.5, 0.5, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0]])
+    torch.testing.assert_close(targets, expected)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from edge_fer.errors import RecipeError
 from edge_fer.preprocess import FERPLUS_TEMPLATE
 from training.loop import build_network
 from training.models.checkpoint import load_checkpoint
-from training.recipe import load_recipe
+from training.recipe import Recipe, load_recipe, parse
 
 RECIPES = Path(__file__).resolve().parents[2] / "training" / "recipes"
 WEIGHTS = RECIPES.with_name("weights")
@@ -62,7 +62,8 @@ def test_every_shipped_recipe_loads(path: Path) -> None:
 def test_every_shipped_weight_has_its_recipe(path: Path) -> None:
     checkpoint = load_checkpoint(path)
     recipe = load_recipe(RECIPES / f"{path.stem}.toml")
-    assert checkpoint.info["recipe"] == recipe.to_json()
+    # Options that came after the weights stand at their defaults.
+    assert parse(Recipe, checkpoint.info["recipe"], str(path)) == recipe
     assert checkpoint.network.spec == build_network(recipe).spec
     assert checkpoint.crop.margin == recipe.crop.margin
     assert checkpoint.crop.template == recipe.crop.template()
@@ -145,6 +146,8 @@ def test_wrong_types_are_named(recipe_file: Path, text: str, named: str) -> None
         ("optimiser", "weight_decay = -0.1"),
         ("optimiser", "warmup = 1.5"),
         ("optimiser", "clip_norm = 0.0"),
+        ("optimiser", "average = 1"),
+        ("optimiser", "average = -0.1"),
         ("optimiser", "precision = '16-mixed'"),
         ("optimiser", "seed = -1"),
         ("optimiser", "seed = 100000001"),
@@ -154,6 +157,12 @@ def test_wrong_types_are_named(recipe_file: Path, text: str, named: str) -> None
         ("method", "centre = nan"),
         ("method", "smoothing = 1"),
         ("method", "margin = 0"),
+        ("method", "min_votes = 0"),
+        ("method", "balance = 1.1"),
+        ("method", "balance = nan"),
+        ("method", "primary = -0.1"),
+        ("method", "training_delta = 0"),
+        ("method", "training_delta = nan"),
         ("method", "warmup_epochs = -1"),
         ("augment", "flip = 1.1"),
         ("augment", "rotate = 181"),
@@ -178,6 +187,16 @@ def test_values_no_run_can_use_are_named(recipe_file: Path, table: str, line: st
         kept += [f"[{table}]", line]
     text = refusal(write(recipe_file, "\n".join(kept)))
     assert f"{table}.{key} " in text or f"{table} {key}: " in text
+
+
+def test_a_delta_of_training_alone_needs_an_average_and_anchors(recipe_file: Path) -> None:
+    method, average = "[method]\ntraining_delta = 2\n", "average = 0.9\n"
+    assert load_recipe(write(recipe_file, MINIMAL + average + method)).method.training_delta == 2.0
+    text = refusal(write(recipe_file, MINIMAL + method))
+    assert "optimiser.average above 0 where method.training_delta is set, got 0.0" in text
+    linear = MINIMAL.replace("[optimiser]", "head = 'linear'\n[optimiser]")
+    text = refusal(write(recipe_file, linear + average + method))
+    assert "network.head balanced where method.training_delta is set" in text
 
 
 @pytest.mark.parametrize("text", ["{}", "name = ", "[network", "a = 1\na = 2"])

@@ -43,6 +43,7 @@ epochs = 3
 batch_size = 8
 learning_rate = 3e-3
 precision = "{precision}"
+average = {average}
 checkpoint_every = 2
 [method]
 anchor = 0.1
@@ -57,9 +58,9 @@ def recipes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Recipe files by their precision."""
     folder = tmp_path_factory.mktemp("recipes")
     files = {}
-    for precision in ("32-true", "bf16-mixed"):
+    for precision, average in (("32-true", 0.0), ("bf16-mixed", 0.9)):
         files[precision] = folder / f"{precision}.toml"
-        files[precision].write_text(RECIPE.format(precision=precision), encoding="utf-8")
+        files[precision].write_text(RECIPE.format(precision=precision, average=average), encoding="utf-8")
     return files
 
 
@@ -290,11 +291,11 @@ def test_a_run_goes_on_with_its_own_recipe_and_data_only(
     output = uninterrupted("32-true")
     before = contents(output)
     text = refusal(command(recipes["bf16-mixed"], noise_data, output, "--resume"))
-    assert "another recipe or other data" in text
+    assert "another recipe, data or --start" in text
     for split in ("train", "valid"):
         (tmp_path / split).mkdir()
     text = refusal(command(recipes["32-true"], tmp_path, output, "--resume"))
-    assert "another recipe or other data" in text
+    assert "another recipe, data or --start" in text
     assert contents(output) == before
 
 

@@ -22,16 +22,25 @@ class GrefelOptions:
 
     `smoothing` spreads over all classes. `margin` clamps the mean squared distance per dimension of two
     anchors. During the first `warmup_epochs` only the primary distribution is trained, then the anchors are
-    placed on the training faces' embeddings and the full loss begins.
+    placed on the training faces' embeddings and the full loss begins. `min_votes` drops the emotions with
+    fewer votes from a face's target. `balance` weights class c of n_c faces by n_c to the power of -balance:
+    0 leaves the classes as they are, 1 weights them all alike. `primary` is the weight of the classification
+    loss of the primary distribution itself, which the mixture alone lets wither. `training_delta` is the
+    delta of the anchors' similarity while training, where it is not the network's own: training adapts to
+    any delta until the anchors hardly count, and a smaller one afterwards gives them their say back.
     """
 
     classification: float = 1.0
     anchor: float = 1.0
     centre: float = 1.0
+    primary: float = 0.0
     smoothing: float = 0.11
     margin: float = 4.0
     warmup_epochs: int = 1
     soft_targets: bool = True
+    min_votes: int = 1
+    balance: float = 0.0
+    training_delta: float | None = None
 
 
 class LossTerms(NamedTuple):
@@ -41,6 +50,7 @@ class LossTerms(NamedTuple):
     classification: torch.Tensor
     anchor: torch.Tensor
     centre: torch.Tensor
+    primary: torch.Tensor
 
 
 def smooth(target: torch.Tensor, smoothing: float) -> torch.Tensor:
@@ -48,16 +58,41 @@ def smooth(target: torch.Tensor, smoothing: float) -> torch.Tensor:
     return (1.0 - smoothing) * target + smoothing / target.shape[-1]
 
 
-def target_distribution(labels: torch.Tensor, votes: torch.Tensor | None, classes: int) -> torch.Tensor:
-    """Return (B, N) targets: the votes' distribution where given, else one-hot labels (B,)."""
+def target_distribution(
+    labels: torch.Tensor, votes: torch.Tensor | None, classes: int, min_votes: int = 1
+) -> torch.Tensor:
+    """Return (B, N) targets: the votes' distribution where given, else one-hot labels (B,).
+
+    Emotions with fewer than `min_votes` votes are left out, unless that leaves a face without any.
+    """
     if votes is None:
         return one_hot(labels, classes).float()
+    kept = votes * (votes >= min_votes)
+    votes = torch.where(kept.sum(dim=-1, keepdim=True) > 0, kept, votes)
     return votes / votes.sum(dim=-1, keepdim=True)
 
 
-def classification_loss(probabilities: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Return the mean over the batch of -sum target log p, p clamped at 1e-12 (Eq. 20 as a mean)."""
-    return -(target * probabilities.clamp_min(EPSILON).log()).sum(dim=-1).mean()
+def class_weights(labels: torch.Tensor, classes: int, balance: float) -> torch.Tensor:
+    """Return (N,) weights proportional to n_c ** -balance whose mean over the faces' labels (M,) is 1.
+
+    An absent class is weighted like one of a single face.
+    """
+    counts = torch.bincount(labels, minlength=classes).float()
+    weights = counts.clamp_min(1.0) ** -balance
+    return weights * counts.sum() / (weights * counts).sum()
+
+
+def classification_loss(
+    probabilities: torch.Tensor, target: torch.Tensor, weights: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Return the mean over the batch of -sum w target log p, p clamped at 1e-12 (Eq. 20 as a mean).
+
+    Args:
+        probabilities: (B, N). target: (B, N).
+        weights: (N,) of the classes, all 1 when left out.
+    """
+    terms = target * probabilities.clamp_min(EPSILON).log()
+    return -(terms if weights is None else terms * weights).sum(dim=-1).mean()
 
 
 def anchor_loss(anchors: torch.Tensor, margin: float) -> torch.Tensor:
@@ -89,8 +124,9 @@ def centre_loss(distances: torch.Tensor, labels: torch.Tensor, dim: int) -> torc
 class GrefelLoss:
     """Weighted sum of the classification, anchor and centre terms (Eq. 23)."""
 
-    def __init__(self, options: GrefelOptions) -> None:
+    def __init__(self, options: GrefelOptions, weights: torch.Tensor | None = None) -> None:
         self.options = options
+        self.weights = weights  # (N,) of the classes
 
     def __call__(
         self,
@@ -104,18 +140,20 @@ class GrefelLoss:
         """Return the terms of one batch; without `balanced` only the primary distribution is trained."""
         target = smooth(target, self.options.smoothing)
         if not balanced or output.distances is None:
-            classification = classification_loss(output.primary, target)
+            classification = classification_loss(output.primary, target, self.weights)
             zero = torch.zeros_like(classification)
-            return LossTerms(self.options.classification * classification, classification, zero, zero)
-        classification = classification_loss(output.probabilities, target)
+            return LossTerms(self.options.classification * classification, classification, zero, zero, zero)
+        classification = classification_loss(output.probabilities, target, self.weights)
         anchor = anchor_loss(anchors, self.options.margin)
         centre = centre_loss(output.distances, labels, output.embedding.shape[-1])
+        primary = classification_loss(output.primary, target, self.weights)
         total = (
             self.options.classification * classification
             + self.options.anchor * anchor
             + self.options.centre * centre
+            + self.options.primary * primary
         )
-        return LossTerms(total, classification, anchor, centre)
+        return LossTerms(total, classification, anchor, centre, primary)
 
 
 def place_anchors(
