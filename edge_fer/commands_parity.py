@@ -17,7 +17,7 @@ from edge_fer.command_options import (
     ProviderOption,
     ThreadsOption,
 )
-from edge_fer.errors import BundleError, UsageError
+from edge_fer.errors import BundleError, InputError, UsageError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -80,6 +80,8 @@ def parity(
     from edge_fer.parity.certificate import document, read_reports
     from edge_fer.parity.certificate import merge as join
 
+    if output is not None and output.exists() and not output.is_dir():
+        raise InputError(f"--output {output}: expected a folder, got a file: name another place")
     options = EngineOptions(engine=engine, threads=threads, device=device, provider=provider)
     pictures: dict[str, bytes] = {}
     if merge:
@@ -120,7 +122,7 @@ def _compare(
     """Run every bundle; return the reports, and the pictures of their worst faces by hash."""
     from edge_fer.bundle import Bundle
     from edge_fer.engines import load_engine
-    from edge_fer.faces import column_values
+    from edge_fer.faces import column_values, label_numbers
     from edge_fer.parity.certificate import merge
     from edge_fer.parity.report import Faces, run_parity
     from edge_fer.tables import progress
@@ -136,7 +138,8 @@ def _compare(
     for bundle in loaded:
         if faces is not None and bundle.spec.input not in crops:
             crops[bundle.spec.input] = _load_crops(faces, bundle.spec.input)
-        given = Faces(_reference(bundle, other), crops.get(bundle.spec.input), values)
+        labels = None if faces is None else label_numbers(faces)
+        given = Faces(_reference(bundle, other), crops.get(bundle.spec.input), values, labels)
         total = 0 if given.crops is None else len(given.crops)
         engine = load_engine(bundle, options)
         with progress(f"comparing {bundle.path.name}", total) as show:

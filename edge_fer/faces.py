@@ -213,6 +213,11 @@ def _read_csv(path: Path) -> list[Face]:
     return faces
 
 
+def label_numbers(faces: FaceSet) -> NDArray[np.int64]:
+    """Return the label of each face, (N,) int64, -1 where it is not known."""
+    return np.array([-1 if face.label is None else face.label for face in faces.faces], dtype=np.int64)
+
+
 def column_values(faces: FaceSet, column: str) -> list[str]:
     """Return what a CSV says of each face under a column, empty where it says nothing.
 

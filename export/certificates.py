@@ -21,7 +21,8 @@ from edge_fer.parity.certificate import (
 def add_certificates(path: Path, certificates: Sequence[Path], output: Path) -> Bundle:
     """Write the bundle with these certificates beside its own.
 
-    The bundle's own stays first; of the others, the last one of each class of CPUs is kept.
+    The bundle's own stays first; of the others, the last one of each class of CPUs is kept. All have to have
+    passed, on faces of the bundle's own reference.
 
     Args:
         path: the bundle, with a certificate of its own.
@@ -30,8 +31,8 @@ def add_certificates(path: Path, certificates: Sequence[Path], output: Path) -> 
 
     Raises:
         BundleError: the bundle has no certificate, or cannot be written there.
-        InputError: a report is of another graph or another reference.
-        GateFailed: a report failed.
+        InputError: a report is of another graph, another reference, or the class of the bundle's own.
+        GateFailed: a report did not pass.
     """
     bundle = Bundle.load(path)
     own = bundle_reports(bundle)
@@ -42,7 +43,6 @@ def add_certificates(path: Path, certificates: Sequence[Path], output: Path) -> 
         for report in read_reports(file):
             _check(report, own[0], file)
             by_class[cpu_class_of(report)] = report
-    by_class.pop(cpu_class_of(own[0]), None)
     text = text_of(document(merge([own[0], *by_class.values()])))
     members = {name: bundle.member(name) for name in bundle.members} | {CERTIFICATE_FILE: text.encode()}
     return write_bundle(output, bundle.spec, members)
@@ -56,5 +56,15 @@ def _check(report: Json, own: Json, file: Path) -> None:
             f"{file}: expected a report of this bundle's graph ({str(ours['digest'])[:12]}…), got one of "
             f"{theirs['model']} {theirs['target']} {theirs['precision']} ({str(theirs['digest'])[:12]}…)"
         )
-    if report["verdict"] == "failed":
-        raise GateFailed(f"{file}: the report of {cpu_class_of(report)} failed: it stays out of the bundle")
+    if report["reference"] != own["reference"]:
+        raise InputError(
+            f"{file}: expected a report against the bundle's own reference: run it without --reference"
+        )
+    if cpu_class_of(report) == cpu_class_of(own):
+        raise InputError(
+            f"{file}: expected a report of another class of processors, {cpu_class_of(own)} is that of the "
+            "bundle's own: export the bundle again to renew it"
+        )
+    if report["verdict"] != "passed":
+        verdict = f"{cpu_class_of(report)}: {report['verdict']}"
+        raise GateFailed(f"{file}: expected a report that passed, got {verdict}: it stays out of the bundle")

@@ -10,7 +10,7 @@ from edge_fer.errors import CalibrationError, UsageError
 from edge_fer.faces import face_hash, load_crops, read_data
 from edge_fer.samples import Golden
 from edge_fer.tables import progress
-from export.golden import make_golden, parity_samples, synthetic_samples
+from export.golden import make_golden, parity_samples, synthetic_samples, with_colour
 from export.measure import ParitySet
 from export.options import ExportOptions
 from export.reference import TorchAnswers, make_reference
@@ -36,7 +36,7 @@ def load_golden(options: ExportOptions, source: Source, parity: ParitySet | None
     """Make the golden samples: of the parity data when there is some, unless synthetic ones are asked for."""
     from_parity = parity is not None and options.golden != "synthetic"
     samples = parity_samples(parity.faces) if from_parity and parity is not None else synthetic_samples()
-    return make_golden(samples, source.crop, TorchAnswers(source.network))
+    return make_golden(with_colour(samples, source.crop), source.crop, TorchAnswers(source.network))
 
 
 def choose_calibration(options: ExportOptions, source: Source, parity: ParitySet | None) -> CalibrationSet:

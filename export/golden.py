@@ -19,6 +19,7 @@ from edge_fer.samples import MAX_SOURCE_BYTES, Golden
 from export.reference import TorchOutputs
 
 COUNT = 16
+COLOURED = 4
 DEMO_PHOTO = Path(__file__).parent.parent / "examples" / "astronaut.jpg"
 NO_LANDMARKS = np.full((5, 2), np.nan, np.float32)
 
@@ -71,6 +72,13 @@ def parity_samples(faces: FaceSet) -> list[Sample]:
             )
         samples.append(Sample(source))
     return samples
+
+
+def with_colour(samples: list[Sample], spec: CropSpec) -> list[Sample]:
+    """Return the samples, some in colour: gray ones alone, as of FER+, could not show swapped channels."""
+    if any(np.ptp(sample.crop(spec), axis=2).any() for sample in samples):
+        return samples
+    return [*samples[: COUNT - COLOURED], *synthetic_samples()[:COLOURED]]
 
 
 def synthetic_samples(photo: Path = DEMO_PHOTO) -> list[Sample]:

@@ -21,7 +21,7 @@ from edge_fer.images import decode_image, encode_png
 from edge_fer.labels import LABELS
 from edge_fer.parity.comparison import Report
 from edge_fer.parity.environment import environment
-from edge_fer.parity.gates import Gate
+from edge_fer.parity.gates import Gate, Verdict
 from edge_fer.preprocess import CropSpec, crop_face, crop_whole
 
 MODELS = Path(__file__).parent / "models"
@@ -131,12 +131,15 @@ def tiny_reference(tiny_faces: NDArray[np.uint8]) -> Reference:
     return Reference(labels, hashes, *outputs, "patterns", LABELS)
 
 
-def certificate(**changes: Any) -> dict[str, Any]:
+def certificate(verdict: Verdict = "passed", **changes: Any) -> dict[str, Any]:
     """A valid certificate of the tiny bundle, made on this machine but for what a test changes."""
     bundle = {"model": "tiny", "target": "onnx", "engine": "onnxruntime", "precision": "fp32"}
     report = Report(
         faces=12,
-        gates=(Gate("preprocess", 0, None, 0, "passed", ""),),
+        gates=(
+            Gate("preprocess", 0, None, 0, "passed", ""),
+            Gate("flips", 0.01, (0.0, 0.02), 0.02, verdict, ""),
+        ),
         figures={"flips": 0},
         bundle={**bundle, "labels": LABELS, "min_reliability": None, "digest": "0" * 64},
         environment=environment(),

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from edge_fer.bundle import Bundle
 from edge_fer.errors import BundleError, InputError
-from edge_fer.parity.gates import Gate
+from edge_fer.parity.environment import UNKNOWN
+from edge_fer.parity.gates import Gate, overall
 from edge_fer.parity.schema import MATRIX, check_report
 from edge_fer.spec import parse_object
 
@@ -63,12 +64,22 @@ def bundle_reports(bundle: Bundle) -> list[Json]:
 def reports_of(document: object) -> list[Json]:
     """Return the reports of one parity.json, checked.
 
+    A verdict is not believed: it has to be the one that its gates give.
+
     Raises:
-        ValueError: it is none.
+        ValueError: it is none, or its verdict is not that of its gates.
     """
     checked = check_report(document)
     reports = checked.get("reports", [checked])
-    return list(reports) if isinstance(reports, list) else []
+    assert isinstance(reports, list)
+    for report in reports:
+        gates = gates_of(report)
+        slow = any(gate.verdict == "size only" for gate in gates)
+        if (report["verdict"], report["size_only"]) != (overall(gates), slow):
+            raise ValueError(f"it says {report['verdict']}, its gates say {overall(gates)}")
+    if checked["verdict"] != joint_verdict(reports):
+        raise ValueError(f"it says {checked['verdict']}, its reports say {joint_verdict(reports)}")
+    return list(reports)
 
 
 def document(reports: Sequence[Json]) -> Json:
@@ -161,7 +172,7 @@ def uncovered(bundle: Bundle, cpu_class: str) -> str | None:
         classes = sorted({cpu_class_of(report) for report in bundle_reports(bundle)})
     except BundleError as error:
         return str(error)
-    if not classes or cpu_class in classes:
+    if not classes or (cpu_class in classes and not cpu_class.endswith(UNKNOWN)):
         return None
     return (
         f"{bundle.path} is certified on {', '.join(classes)}, this is {cpu_class}: "
@@ -179,7 +190,8 @@ def summary(bundle: Bundle, cpu_class: str) -> str:
         return f"{bundle.path}: the bundle has no certificate"
     figures, faces = report["figures"], report["faces"]
     flips = figures.get("flips") if isinstance(figures, dict) else None
-    said = f"parity {bundle.verdict} on {faces:,} faces" if isinstance(faces, int) else ""
+    verdict = "failed" if bundle.spec.failed else report["verdict"]
+    said = f"parity {verdict} on {faces:,} faces" if isinstance(faces, int) else ""
     if isinstance(flips, int):
         said += f", {flips:,} labels changed"
     size = ", size only" if report["size_only"] else ""

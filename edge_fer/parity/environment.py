@@ -28,6 +28,8 @@ FEATURES = re.compile(
 )
 MODEL_KEYS = ("model name", "Model", "Hardware", "CPU part")
 CPUINFO = Path("/proc/cpuinfo")
+UNKNOWN = " unknown"
+"""What ends the class of a processor that the system tells nothing of: two such may be anything."""
 
 
 def environment(engine: Engine | None = None) -> dict[str, object]:
@@ -73,7 +75,7 @@ def cpu_class(machine: str, features: frozenset[str]) -> str:
     """
     name = {"amd64": "x86-64", "x86_64": "x86-64", "arm64": "aarch64"}.get(machine.lower(), machine.lower())
     if not features:
-        return f"{name} unknown"
+        return name + UNKNOWN
     classes = {"x86-64": X86_CLASSES, "aarch64": ARM_CLASSES}.get(name, ())
     best = next((label for flag, label in classes if flag in features), None)
     fallback = {"x86-64": "x86-64 baseline", "aarch64": "aarch64 no-dotprod"}.get(name, name)

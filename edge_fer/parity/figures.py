@@ -1,15 +1,14 @@
-"""The figures a report lists beside its gates: both models' scores, divergences, and where the flips went."""
+"""The figures a report lists beside its gates: both models' scores, divergences and cosines."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edge_fer.parity import intervals, metrics
-from edge_fer.parity.flips import Changes, flip_matrix, flips_by_direction
 from edge_fer.parity.metrics import FloatArray, IntArray
 
 
@@ -32,30 +31,12 @@ def _summary(name: str, divergence: NDArray[np.float64]) -> dict[str, object]:
     }
 
 
-def repair_figures(expected: FloatArray, got: FloatArray) -> dict[str, object]:
-    """Say which temperature would bring the bundle's (N, C) distributions closest to the reference's."""
-    return {"repair_temperature": metrics.repair_temperature(expected, got)}
-
-
 def embedding_figures(expected: FloatArray | None, got: FloatArray | None) -> dict[str, object]:
     """Summarise the cosine between the (N, D) embeddings of two models; nothing when one has none."""
     if expected is None or got is None:
         return {}
     cosine = metrics.embedding_cosine(expected, got)
     return {"embedding_cosine_mean": float(cosine.mean()), "embedding_cosine_min": float(cosine.min())}
-
-
-def flip_figures(expected: FloatArray, got: FloatArray, names: Sequence[str]) -> dict[str, object]:
-    """Count the changed labels and list from which label to which, most frequent first.
-
-    Args:
-        expected: (N, C) distributions of the float checkpoint.
-        got: (N, C) distributions of the bundle.
-        names: of the C classes.
-    """
-    changes = Changes.of(expected, got)
-    directions = flips_by_direction(flip_matrix(changes, len(names)), names)
-    return {"flips": int(changes.flipped.sum()), "flips_by_direction": directions}
 
 
 def label_figures(
@@ -90,21 +71,6 @@ def label_figures(
         "flips_to_right": gained,
         "flips_between_wrong": int((metrics.flips(expected, got) & ~was & ~now).sum()),
         "mcnemar_p": intervals.mcnemar_exact(lost, gained),
-    }
-
-
-def recall_figures(
-    expected: FloatArray, got: FloatArray, labels: IntArray, names: Sequence[str]
-) -> dict[str, object]:
-    """List, by class, its faces and the recall of both models; None for a class without faces."""
-    counts = np.bincount(labels, minlength=len(names))
-    recalls = (metrics.recall_per_class(got, labels), metrics.recall_per_class(expected, labels))
-    rows = zip(names, counts.tolist(), *(each.tolist() for each in recalls), strict=True)
-    return {
-        "recall_by_class": {
-            name: {"faces": faces, "recall": recall, "reference_recall": reference}
-            for name, faces, recall, reference in rows
-        }
     }
 
 

@@ -141,14 +141,18 @@ def not_run(name: str, reason: str) -> Gate:
 
 
 def overall(gates: Iterable[Gate]) -> Verdict:
-    """Return failed if any gate failed, else undecided if any is, else passed; undecided if none was run.
+    """Return failed if any gate failed, else undecided if any is, else passed.
 
-    "size only" counts neither way: a graph that is no faster answers no worse.
+    Undecided, too, where no gate that rests on a set of faces was run: the exact ones alone do not tell
+    whether a bundle decides as its checkpoint does. "size only" counts neither way: a graph that is no faster
+    answers no worse.
     """
-    verdicts = {gate.verdict for gate in gates} - {"not run", "size only"}
+    counted = [gate for gate in gates if gate.verdict not in ("not run", "size only")]
+    verdicts = {gate.verdict for gate in counted}
     if "failed" in verdicts:
         return "failed"
-    return "passed" if verdicts == {"passed"} else "undecided"
+    rests_on_faces = any(gate.name in SAMPLED for gate in counted)
+    return "passed" if verdicts == {"passed"} and rests_on_faces else "undecided"
 
 
 def at_least(interval: Interval, threshold: float) -> Verdict:

@@ -42,11 +42,14 @@ class Faces:
         crops: (N, S, S, 3) uint8 RGB, any of the reference's faces in any order; None when they are not at
             hand, which leaves the golden samples.
         columns: name to the value of each of the N crops: a slice for every value.
+        labels: (N,) int of the crops, -1 where unknown; None when nobody names any. The reference's count:
+            these must not say otherwise.
     """
 
     reference: Reference | None = None
     crops: NDArray[np.uint8] | None = None
     columns: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    labels: NDArray[np.int64] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +81,7 @@ def run_parity(
         progress: called with the number of faces done so far.
 
     Raises:
-        InputError: a crop is not among the faces of the reference, or the reference has other labels.
+        InputError: a crop is not among the faces of the reference, or the two name other classes or labels.
         BundleError: the bundle's certificate cannot be read.
     """
     limits = Thresholds() if thresholds is None else thresholds
@@ -144,7 +147,20 @@ def _answers(
         )
     if reference is None or crops is None or len(crops) == 0:
         return None
-    return _Answers(reference.rows(_match(reference, crops)), run_all(engine, crops, progress))
+    matched = reference.rows(_match(reference, crops))
+    _check_labels(matched, faces.labels)
+    return _Answers(matched, run_all(engine, crops, progress))
+
+
+def _check_labels(reference: Reference, labels: NDArray[np.int64] | None) -> None:
+    if labels is None:
+        return
+    other = (labels >= 0) & (reference.labels >= 0) & (labels != reference.labels)
+    if other.any():
+        raise InputError(
+            f"expected the labels of the reference ({reference.name}), got other ones for {int(other.sum())} "
+            f"of {len(labels)} faces: make a reference of this data (export --reference-only)"
+        )
 
 
 def _match(reference: Reference, crops: NDArray[np.uint8]) -> NDArray[np.int64]:

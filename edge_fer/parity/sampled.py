@@ -22,6 +22,7 @@ from edge_fer.parity.gates import (
     DISTRIBUTION,
     HEAD,
     RECALL,
+    SURE_FLIPS,
     Gate,
     Thresholds,
     Verdict,
@@ -80,7 +81,9 @@ def flips_gate(changed: NDArray[np.bool_], name: str, threshold: float, limits: 
     interval = intervals.clopper_pearson(count, faces, limits.confidence)
     verdict = at_most(interval, threshold)
     reason = f"{count} of {faces} faces changed their label"
-    reason += _needed(verdict, threshold, faces, limits, "a flip")
+    reason += _needed(
+        verdict, threshold, faces, limits, "a flip", "in this half" if name == SURE_FLIPS else ""
+    )
     return Gate(name, count / faces, interval, threshold, verdict, reason)
 
 
@@ -267,7 +270,9 @@ def head_gate(
     return Gate(HEAD, (gained - dropped) / faces, interval, allowed, verdict, reason)
 
 
-def _needed(verdict: Verdict, budget: float, faces: int, limits: Thresholds, event: str) -> str:
+def _needed(
+    verdict: Verdict, budget: float, faces: int, limits: Thresholds, event: str, where: str = ""
+) -> str:
     """Say how many faces could pass at best, when these are fewer.
 
     Args:
@@ -276,8 +281,10 @@ def _needed(verdict: Verdict, budget: float, faces: int, limits: Thresholds, eve
         faces: of the set.
         limits: the confidence.
         event: what would be missing in the best case.
+        where: which part of all faces the set is.
     """
     if verdict != "undecided" or not 0.0 < budget < 1.0:
         return ""
     needed = intervals.smallest_set_without(budget, limits.confidence)
-    return f"; even without {event} {needed} faces are needed to decide" if faces < needed else ""
+    among = f" {where}" if where else ""
+    return f"; even without {event} {needed} faces are needed{among} to decide" if faces < needed else ""

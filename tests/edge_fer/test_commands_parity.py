@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from edge_fer.bundle import Bundle, ModelSpec, Reference, write_bundle
 from edge_fer.images import write_image
 from edge_fer.labels import LABELS
+from edge_fer.parity.certificate import document
 from tests.conftest import certificate, error_lines, json_lines, pattern, run_command
 
 
@@ -167,6 +168,32 @@ def test_merge_joins_files_and_bundles_and_runs_nothing(tmp_path: Path, tiny_bun
     for options in (["--data", "x"], ["--threads", "2"], ["--slice", "sex"]):
         refused = run_command("parity", "--merge", tiny_bundle, *options)
         assert refused.exit_code == 2 and "runs nothing" in refused.stderr
+
+
+def test_labels_that_the_reference_does_not_have_are_refused(
+    tiny_bundle: Path, face_table: Path, tiny_reference: Reference
+) -> None:
+    lines = face_table.read_text().splitlines()
+    known = next(n for n, label in enumerate(tiny_reference.labels.tolist()) if label >= 0) + 1
+    file, label, sex = lines[known].split(",")
+    lines[known] = f"{file},{LABELS[(LABELS.index(label) + 1) % 8]},{sex}"
+    face_table.write_text("\n".join(lines))
+    result = run_command("parity", tiny_bundle, "--data", face_table)
+    assert result.exit_code == 1
+    assert "got other ones for 1 of 12 faces" in error_lines(result)[0]
+
+
+def test_merge_does_not_believe_a_verdict(tmp_path: Path, tiny_bundle: Path) -> None:
+    for name, lie in (
+        ("verdict", {**certificate("failed"), "verdict": "passed"}),
+        ("gates", {**certificate(), "gates": []}),
+        ("speed", {**certificate(), "size_only": True}),
+        ("matrix", {**document([certificate("failed"), certificate()]), "verdict": "passed"}),
+    ):
+        path = tmp_path / f"{name}.json"
+        path.write_text(json.dumps(lie))
+        result = run_command("parity", "--merge", tiny_bundle, path)
+        assert result.exit_code == 1 and "say" in error_lines(result)[0], name
 
 
 def wrong_parity(tmp_path: Path, faces: Path) -> list[Sequence[object]]:

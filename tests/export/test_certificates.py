@@ -28,6 +28,12 @@ def board(bundle: Path, cpu_class: str = "aarch64 dotprod", **changes: object) -
     return {**report, "environment": {**report["environment"], "cpu_class": cpu_class}, **changes}
 
 
+def judged(report: Json, verdict: str) -> Json:
+    """Return the report with another verdict of its sampled gate, and so of its own."""
+    gates = [{**gate, "verdict": verdict} if gate["name"] == "flips" else gate for gate in report["gates"]]
+    return {**report, "gates": gates, "verdict": verdict}
+
+
 def written(path: Path, report: Json) -> Path:
     path.write_text(json.dumps(report))
     return path
@@ -66,9 +72,13 @@ def test_another_place_leaves_the_bundle_alone(command: Command, bundle: Path, t
 @pytest.mark.parametrize(
     ("change", "code", "text"),
     [
-        ({"verdict": "failed"}, 3, "aarch64 dotprod failed: it stays out of the bundle"),
+        ({"judged": "failed"}, 3, "got aarch64 dotprod: failed: it stays out of the bundle"),
+        ({"judged": "undecided"}, 3, "got aarch64 dotprod: undecided: it stays out of the bundle"),
+        ({"verdict": "failed"}, 1, "it says failed, its gates say passed"),
+        ({"reference": None}, 1, "expected a report against the bundle's own reference"),
+        ({"cpu_class": "x86-64 avx512"}, 1, "expected a report of another class of processors"),
         ({"bundle": "other"}, 1, "expected a report of this bundle's graph"),
-        ({"reference": {"name": "other", "faces": 3, "sha256": "1" * 64}}, 1, "against one reference, got 2"),
+        ({"reference": {"name": "other", "faces": 3, "sha256": "1" * 64}}, 1, "the bundle's own reference"),
         ({"schema": "edge-fer-parity-1"}, 1, "expected the schema edge-fer-parity-2"),
     ],
 )
@@ -87,6 +97,10 @@ def test_what_does_not_belong_into_it_is_refused_in_one_line(
     write_bundle(bundle, loaded.spec, {**tiny_members, "parity.json": json.dumps(own).encode()})
     report = board(bundle)
     change = {"bundle": {**report["bundle"], "digest": "f" * 64}} if "bundle" in change else change
+    if "judged" in change:
+        change = judged(report, change["judged"])
+    if "cpu_class" in change:
+        change = {"environment": {**report["environment"], **change}}
     before = Bundle.load(bundle).digest
     done = command("certify", bundle, written(tmp_path / "a.json", {**report, **change}))
     assert (done.code, done.output, len(done.errors)) == (code, [], 1)

@@ -16,7 +16,7 @@ from edge_fer.parity.exact import preprocess_gate
 from edge_fer.preprocess import CropSpec
 from edge_fer.samples import MAX_SOURCE_BYTES, Golden
 from edge_fer.spec import OUTPUTS, ModelSpec
-from export.golden import Sample, make_golden, parity_samples, patterns, synthetic_samples
+from export.golden import Sample, make_golden, parity_samples, patterns, synthetic_samples, with_colour
 from export.reference import TorchAnswers, make_reference
 from training.models import ExpressionNetwork
 
@@ -116,6 +116,15 @@ def test_a_small_parity_set_gives_each_face_once(valid_faces: Path) -> None:
     faces = read_data(str(valid_faces))
     few = FaceSet(faces.name, faces.labels, faces.faces[:5], "")
     assert [sample.source for sample in parity_samples(few)] == [f.path.read_bytes() for f in few.faces]
+
+
+def test_gray_samples_get_some_in_colour_beside_them(valid_faces: Path) -> None:
+    gray = parity_samples(read_data(str(valid_faces)))
+    assert not any(np.ptp(sample.crop(WHOLE), axis=2).any() for sample in gray)
+    mixed = with_colour(gray, WHOLE)
+    assert len(mixed) == len(gray) == 16 and mixed[:12] == gray[:12]
+    assert all(np.ptp(sample.crop(WHOLE), axis=2).any() for sample in mixed[12:])
+    assert with_colour(mixed, WHOLE) is mixed  # one of them is enough
 
 
 def test_a_large_picture_is_no_golden_source(tmp_path: Path) -> None:

@@ -104,6 +104,8 @@ def test_a_bundle_covers_the_cpus_that_it_was_certified_on(
         f"{bundle.path} is certified on aarch64 dotprod, x86-64 avx512-vnni, this is x86-64 avx2: "
         f"run `edge-fer self-test {bundle.path}` before you rely on it"
     )
+    unknown = world.bundle(tmp_path, parity=json.dumps(made_on(full_report, "x86-64 unknown")).encode())
+    assert uncovered(unknown, "x86-64 unknown") is not None  # two of them may be anything
     assert report_for(reports, "aarch64 dotprod") is reports[1]
     assert report_for(reports, "riscv64") is reports[0] and report_for([], "x") is None
     assert summary(bundle, "aarch64 dotprod") == (

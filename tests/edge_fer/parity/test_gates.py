@@ -70,7 +70,13 @@ def test_within_fails_exactly_when_one_of_its_two_sides_does(
     ],
 )
 def test_overall(verdicts: list[gates.Verdict], expected: str) -> None:
-    assert gates.overall(Gate("x", None, None, None, verdict, "") for verdict in verdicts) == expected
+    assert gates.overall(Gate("flips", None, None, None, verdict, "") for verdict in verdicts) == expected
+
+
+def test_exact_gates_alone_decide_nothing_but_a_failure() -> None:
+    exact = [gates.not_run("flips", "no faces"), Gate("batch", 0, None, 0, "passed", "")]
+    assert gates.overall(exact) == "undecided"
+    assert gates.overall([*exact, Gate("preprocess", 3, None, 0, "failed", "")]) == "failed"
 
 
 def test_json_is_plain_and_reads_back() -> None:

@@ -95,7 +95,7 @@ def test_identical_outputs_of_few_faces_pass_no_gate(faces: Faces, count: int) -
         assert found.pop("accuracy").verdict == "not run"
     assert {gate.verdict for gate in found.values()} == {"undecided"}
     for name in ("flips", "distribution", "calibration", "reliability head"):
-        assert "faces are needed to decide" in found[name].reason
+        assert "faces are needed" in found[name].reason
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_the_smallest_set_without_a_change_that_passes_is_the_one_the_reason_nam
     below = run(name, p[1:], p[1:], labels[1:], limits)
     assert below.verdict == "undecided"
     # of the surest half, half the faces count
-    assert f"{min(needed, 598)} faces are needed to decide" in below.reason
+    assert f"{min(needed, 598)} faces are needed" in below.reason
 
 
 def test_accuracy_names_the_smallest_set() -> None:
