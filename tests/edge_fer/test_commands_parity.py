@@ -132,6 +132,7 @@ def test_slices_come_from_a_column_of_the_csv(tiny_bundle: Path, face_table: Pat
     [found] = json_lines(result)[0]["slices"]
     assert found["column"] == "sex"
     assert [(one["value"], one["faces"]) for one in found["values"]] == [("f", 6), ("m", 6)]
+    assert "Slices by sex" in result.stderr
 
 
 def test_several_bundles_make_one_matrix(

@@ -208,7 +208,7 @@ def test_a_block_that_8_bits_cannot_hold_is_named(
     assert found["flips"] == judged.report.figures["flips"] >= 8
     assert found["controls"] == min(found["flips"], len(parity) - found["flips"])
     assert first["block"] == block
-    assert first["restored"] >= 0.9 * found["flips"]
+    assert first["restored"] >= 0.85 * found["flips"]
     assert first["broken"] <= 0.1 * found["controls"]
     assert max(one["restored"] for one in others) < 0.5 * first["restored"]
     assert first["js_drop"] > 5 * max(one["js_drop"] for one in others)

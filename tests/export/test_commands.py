@@ -363,7 +363,7 @@ def test_target_alone_exports_the_embedded_models_checkpoint(scratch: Path, comm
     done = command("export", "--target", "onnx")
     assert (done.code, done.output) == (0, ["grefel-lite-onnx-fp32.fer"])
     bundle = Bundle.load("grefel-lite-onnx-fp32.fer")
-    assert bundle.verdict == "passed" and not bundle.spec.untrained
+    assert bundle.verdict == "undecided" and not bundle.spec.untrained  # no faces to judge it on
     assert_nothing_left(scratch, "grefel-lite-onnx-fp32.fer")
 
 

@@ -77,6 +77,45 @@ def table(
     return region(label, tag("table", caption, head, tag("tbody", *body), class_=style))
 
 
+def cards(
+    label: str, columns: Sequence[tuple[str, str]], rows: Sequence[Sequence[str]], style: str
+) -> Markup:
+    """Return a table whose rows become cards where it is too narrow for them.
+
+    Args:
+        label: of the table.
+        columns: the name of each, and what its heading shows of it.
+        rows: of cells; the first names its row.
+        style: class.
+    """
+    head = tag(
+        "tr", *(tag("th", shown, scope="col", role="columnheader") for _, shown in columns), role="row"
+    )
+    names = [name for name, _ in columns[1:]]
+    body = [
+        tag(
+            "tr",
+            tag("th", row[0], scope="row", role="rowheader"),
+            *(
+                tag("td", cell, role="cell", data_name=name)
+                for name, cell in zip(names, row[1:], strict=True)
+            ),
+            role="row",
+        )
+        for row in rows
+    ]
+    # the roles say again what the elements mean, as the cards' layout takes the table's own away
+    whole = tag(
+        "table",
+        tag("caption", label, class_="unseen"),
+        tag("thead", head, role="rowgroup"),
+        tag("tbody", *body, role="rowgroup"),
+        class_=f"{style} cards",
+        role="table",
+    )
+    return region(label, whole)
+
+
 def fold(summary: str, *content: str) -> Markup:
     """Return content that opens on demand, and always in print."""
     return tag("details", tag("summary", summary), *content)

@@ -9,12 +9,13 @@ from dataclasses import replace
 from functools import cache
 from importlib.resources import files
 
+from edge_fer.parity.certificate import joint_verdict, name_of
 from edge_fer.parity.render.elements import Section, icon, icon_sheet, section
 from edge_fer.parity.render.html_matrix import matrix
 from edge_fer.parity.render.html_report import banner, sections
 from edge_fer.parity.render.markup import Markup, join, tag
 from edge_fer.parity.render.reading import Value, plural
-from edge_fer.parity.render.summary import headline, numbered, overall, tally, title
+from edge_fer.parity.render.summary import headline, numbered, tally
 
 FOOTER = (
     "Made by edge-fer from parity.json, which is the authority: every number here is in it. This page "
@@ -33,8 +34,8 @@ def render_html(reports: Sequence[Mapping[str, object]], pictures: Mapping[str, 
     body = _single(values[0], pictures) if len(values) == 1 else _several(values, pictures)
     style = _style()
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode("ascii")
-    words = headline(values[0]) if len(values) == 1 else overall(values).upper()
-    what = title(values[0]) if len(values) == 1 else plural(len(values), "bundle")
+    words = headline(values[0]) if len(values) == 1 else joint_verdict(reports).upper()
+    what = name_of(reports[0]) if len(values) == 1 else plural(len(values), "bundle")
     head = tag(
         "head",
         tag("meta", charset="utf-8"),
@@ -61,14 +62,14 @@ def _style() -> Markup:
 
 
 def _single(report: Value, pictures: Mapping[str, bytes]) -> Markup:
-    brand = tag("p", f"edge-fer parity report: {title(report)}", class_="brand")
+    brand = tag("p", f"edge-fer parity report: {name_of(report.object)}", class_="brand")
     parts = sections(report, "r1", 2, pictures)
     header = tag("header", brand, banner(report, 1, "r1"))
     return _page(header, _links(parts, "Parts of the report"), join(part.html for part in parts))
 
 
 def _several(reports: Sequence[Value], pictures: Mapping[str, bytes]) -> Markup:
-    word = overall(reports)
+    word = joint_verdict(report.object for report in reports)
     big = tag("div", icon(word), tag("h1", word.upper()), tag("p", tally(reports)), class_=f"verdict {word}")
     header = tag("header", tag("p", "edge-fer parity report", class_="brand"), big)
     parts = [matrix(reports), *(_report(index, report, pictures) for index, report in enumerate(reports, 1))]

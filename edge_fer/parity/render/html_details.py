@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterator, Mapping
+from itertools import islice
 
-from edge_fer.parity.render.elements import Section, fold, pill, section, table
+from edge_fer.parity.render.elements import Section, cards, fold, pill, section, table
 from edge_fer.parity.render.markup import Markup, join, tag
 from edge_fer.parity.render.plot import interval_text
 from edge_fer.parity.render.plot_inline import paired_bars
-from edge_fer.parity.render.reading import DASH, Value, count, decimal, percent, plural, small
+from edge_fer.parity.render.reading import DASH, DEEPEST, Value, count, decimal, percent, plural, small
 from edge_fer.parity.render.summary import GateRow, gate_rows
 from edge_fer.parity.render.svg import round_up
 
+CONTROLS = (
+    "Broken counts control faces, as near to another label as the changed ones but with theirs kept, that "
+    "lose it when the block is undone: a block whose restored is not clearly above its broken is noise, and "
+    "neither is the net change on all faces."
+)
+MOST_FACTS = 1000
+"""Rows of a list of facts; what is beyond is counted."""
 SHOWN_FACES = 8
 """Faces that stand open on the page; the others are behind a fold."""
 
@@ -91,33 +99,45 @@ def attribution(report: Value, name: str, level: int) -> Section | None:
     found = report["details"]["attribution"]
     if not found:
         return None
-    rows = [
-        (
-            row["block"].text,
-            count(row["restored"].number),
-            percent(row["share"].number, 0),
-            _share(row["share"]),
-        )
-        for row in found["blocks"].items
-    ]
+    flips, controls = found["flips"].number, found["controls"].number
+    columns = ["block undone", "labels restored", "share", ""]
+    columns += [] if controls is None else ["labels broken", "divergence less"]
+    rows = [_block(row, flips, controls) for row in found["blocks"].items]
     faces = [
         (row["face"].text, f"{row['from'].text} → {row['to'].text}", row["restored_by"].text)
         for row in found["faces"].items
     ]
     sentence = (
         "Which block's quantiser, when undone, restores the label. "
-        f"Of {plural(found['flips'].number, 'changed label')}, {count(found['unrestored'].number)} came "
+        f"Of {plural(flips, 'changed label')}, {count(found['unrestored'].number)} came "
         "back by no single block. A label may be restored by more than one block, so the shares need not "
         "add up to 100%."
     )
+    skipped = fold("Blocks left out", facts("Blocks left out", found["skipped"])) if found["skipped"] else ""
     return section(
         level,
         f"{name}-attribution",
         "Attribution",
         tag("p", sentence),
-        table("Attribution by block", ("block undone", "labels restored", "share", ""), rows),
+        tag("p", CONTROLS, class_="muted") if controls is not None else "",
+        table("Attribution by block", columns, rows),
+        skipped,
         fold("Face by face", table("Attribution by face", ("face", "change", "restored by"), faces)),
     )
+
+
+def _block(row: Value, flips: float | None, controls: float | None) -> tuple[str, ...]:
+    """Return one row of the blocks; what was broken only where there were controls to break."""
+    cells: tuple[str, ...] = (
+        row["block"].text,
+        f"{count(row['restored'].number)} of {count(flips)}",
+        percent(row["share"].number, 0),
+        _share(row["share"]),
+    )
+    if controls is None:
+        return cells
+    broken = f"{count(row['broken'].number)} of {count(controls)}"
+    return *cells, broken, small(row["js_drop"].number, " nat")
 
 
 def _share(value: Value) -> Markup:
@@ -208,7 +228,8 @@ def _slice_table(each: Value) -> Markup:
         both = (percent(value["figures"][key].number) for key in ("reference_accuracy", "accuracy"))
         body.append((value["value"].text, count(value["faces"].number), *both, *cells))
     columns = (each["column"].text, "faces", "float accuracy", "bundle accuracy", *names)
-    return table(f"Slices by {each['column'].text}", columns, body, "numbers slices")
+    named = [(column, column) for column in columns]
+    return cards(f"Slices by {each['column'].text}", named, body, "numbers slices")
 
 
 def _slice_gate(row: GateRow) -> Markup:
@@ -232,13 +253,16 @@ def ladder(report: Value, name: str, level: int) -> Section | None:
 
 def facts(title: str, value: Value) -> Markup:
     """List every value of an object, nested ones by their path."""
-    return table(title, ("name", "value"), [(key, item.text) for key, item in _flat(value)], "facts")
+    rows = [(key, item.text) for key, item in islice(_flat(value), MOST_FACTS)]
+    if len(rows) == MOST_FACTS:
+        rows.append(("…", "there may be more in parity.json"))
+    return table(title, ("name", "value"), rows, "facts")
 
 
-def _flat(value: Value, path: str = "") -> Iterator[tuple[str, Value]]:
+def _flat(value: Value, path: str = "", levels: int = DEEPEST) -> Iterator[tuple[str, Value]]:
     for key, item in value.pairs:
         name = f"{path} {key}".strip()
-        if item.pairs:
-            yield from _flat(item, name)
+        if levels and item.pairs:
+            yield from _flat(item, name, levels - 1)
         else:
             yield name, item

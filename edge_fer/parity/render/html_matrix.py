@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
-from edge_fer.parity.render.elements import Section, icon, pill, section, style, table
+from edge_fer.parity.certificate import cpu_class_of, name_of
+from edge_fer.parity.render.elements import Section, cards, icon, pill, section, style
 from edge_fer.parity.render.markup import Markup, join, tag
 from edge_fer.parity.render.plot_inline import side_by_side
 from edge_fer.parity.render.reading import DASH, Value
@@ -15,7 +17,6 @@ from edge_fer.parity.render.summary import (
     gate_rows,
     headline,
     matrix_figures,
-    title,
     verdict,
 )
 
@@ -28,26 +29,44 @@ def matrix(reports: Sequence[Value]) -> Section:
         _row(index, report, each, names)
         for index, (report, each) in enumerate(zip(reports, gates, strict=True), 1)
     ]
-    columns = ("bundle", "verdict", *(tag("span", name, class_="upright") for name in names), *MATRIX_FIGURES)
+    columns = [
+        *((name, name) for name in ("bundle", "verdict")),
+        *((name, tag("span", name, class_="upright")) for name in names),
+        *((name, name) for name in MATRIX_FIGURES),
+    ]
     key = join([tag("span", pill(word), " ") for word in VERDICTS])
     return section(
         2,
         "matrix",
         "All bundles",
-        table("Verdicts and key figures of all bundles", columns, rows, "matrix"),
+        cards("Verdicts and key figures of all bundles", columns, rows, "matrix"),
         tag("p", key, class_="icons"),
         section(3, "side-by-side", "Gates side by side", _drawn(reports, gates, names)).html,
     )
 
 
-def short_title(index: int, report: Value) -> str:
-    """Name a report where there is little room: 1 openvino int8."""
-    return f"{index} {report['bundle']['target'].text} {report['bundle']['precision'].text}"
+def short_titles(reports: Sequence[Value]) -> list[tuple[str, ...]]:
+    """Name each report in lines where there is little room: 1 openvino int8.
+
+    Where a target and precision come again, the lines below tell in what these reports differ: the model, the
+    class of CPUs.
+    """
+    bases = [f"{one['bundle']['target'].text} {one['bundle']['precision'].text}" for one in reports]
+    repeated = {base for base, number in Counter(bases).items() if number > 1}
+    places = [(one["bundle"]["model"].text, cpu_class_of(one.object)) for one in reports]
+    titles = []
+    for index, (base, place) in enumerate(zip(bases, places, strict=True), 1):
+        alike = [other for name, other in zip(bases, places, strict=True) if name == base]
+        more = [
+            text for text, kind in zip(place, zip(*alike, strict=True), strict=True) if len(set(kind)) > 1
+        ]
+        titles.append((f"{index} {base}", *(more if base in repeated else ())))
+    return titles
 
 
 def _row(index: int, report: Value, gates: dict[str, GateRow], names: Sequence[str]) -> list[str]:
     where = tag("span", report["environment"]["cpu_class"].text, class_="margin-text")
-    link = tag("a", f"{index} {title(report)}", href=f"#r{index}")
+    link = tag("a", f"{index} {name_of(report.object)}", href=f"#r{index}")
     cells = [_verdict(gates[name]) if name in gates else DASH for name in names]
     return [
         join((link, where)),
@@ -65,13 +84,9 @@ def _verdict(gate: GateRow) -> Markup:
 
 def _drawn(reports: Sequence[Value], gates: Sequence[dict[str, GateRow]], names: Sequence[str]) -> Markup:
     """Draw each gate that has an interval in some report, the reports under one another."""
-    figures = []
+    figures, titles = [], short_titles(reports)
     for number, name in enumerate(names):
-        rows = [
-            (short_title(index, report), each[name])
-            for index, (report, each) in enumerate(zip(reports, gates, strict=True), 1)
-            if name in each
-        ]
+        rows = [(title, each[name]) for title, each in zip(titles, gates, strict=True) if name in each]
         sampled = any(row.bounds is not None and row.bounds[0] != row.bounds[1] for _, row in rows)
         drawn = side_by_side(rows, f"all-{number}") if sampled else None
         if drawn is not None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+from edge_fer.parity.certificate import name_of
 from edge_fer.parity.render import plot_decisions, plot_probabilities
-from edge_fer.parity.render.elements import Section, fold, icon, pill, section, style, table
+from edge_fer.parity.render.elements import Section, fold, icon, pill, region, section, style, table
 from edge_fer.parity.render.html_details import (
     abstention,
     attribution,
@@ -26,7 +27,6 @@ from edge_fer.parity.render.summary import (
     gate_rows,
     headline,
     key_figures,
-    title,
     verdict,
 )
 
@@ -126,18 +126,16 @@ def _gates(report: Value, name: str, level: int) -> Section:
         "tr", *(tag("th", column, scope="col", role="columnheader") for column in GATE_COLUMNS), role="row"
     )
     # the roles say again what the elements mean, as a phone's layout takes the table's own away
+    label = f"Gates of {name_of(report.object)}"
     whole = tag(
         "table",
-        tag("caption", f"Gates of {title(report)}", class_="unseen"),
+        tag("caption", label, class_="unseen"),
         tag("thead", head, role="rowgroup"),
         tag("tbody", *rows, role="rowgroup"),
         class_="gates",
         role="table",
     )
-    body = tag(
-        "div", whole, class_="scroll", role="region", tabindex="0", aria_label=f"Gates of {title(report)}"
-    )
-    return section(level, f"{name}-gates", "Gates", body, tag("p", GATE_NOTE, class_="muted"))
+    return section(level, f"{name}-gates", "Gates", region(label, whole), tag("p", GATE_NOTE, class_="muted"))
 
 
 def _gate(row: GateRow, name: str) -> Markup:

@@ -1,15 +1,17 @@
-"""Renders parity reports as Markdown for pull requests: verdict, gates, key figures, flips per class."""
+"""Renders parity reports as Markdown for pull requests: verdict, gates, key figures, flips, slices."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
 
+from edge_fer.parity.certificate import joint_verdict, name_of
 from edge_fer.parity.render.markup import clean
 from edge_fer.parity.render.plot import interval_text
 from edge_fer.parity.render.reading import DASH, Value, count, percent
 from edge_fer.parity.render.summary import (
     MATRIX_FIGURES,
+    SLICE_COLUMNS,
     compared,
     explained,
     gate_rows,
@@ -17,9 +19,8 @@ from edge_fer.parity.render.summary import (
     key_figures,
     matrix_figures,
     numbered,
-    overall,
+    slice_rows,
     tally,
-    title,
     verdict,
 )
 
@@ -39,10 +40,10 @@ def render_markdown(reports: Sequence[Mapping[str, object]]) -> str:
     """
     values = [Value(report) for report in reports]
     if len(values) == 1:
-        blocks = [f"## Parity of {plain(title(values[0]))}: {headline(values[0])}", *_report(values[0])]
+        blocks = [f"## Parity of {plain(name_of(reports[0]))}: {headline(values[0])}", *_report(values[0])]
     else:
         blocks = [
-            f"## Parity of {len(values)} bundles: {overall(values).upper()}",
+            f"## Parity of {len(values)} bundles: {joint_verdict(reports).upper()}",
             plain(tally(values)),
             _matrix(values),
         ]
@@ -77,6 +78,9 @@ def _report(report: Value) -> list[str]:
     if flips:
         columns = ("float label", "faces", "flips", "share", "interval", "lost", "gained", "wrong to wrong")
         blocks += _fold("Changed labels by class", [_table(columns, flips)])
+    for (column, rows), part in zip(slice_rows(report), report["slices"].items, strict=True):
+        table = _table((column, *SLICE_COLUMNS), rows)
+        blocks += _fold(f"Slices by {plain(column)}", [table, plain(part["note"].text)])
     return blocks
 
 

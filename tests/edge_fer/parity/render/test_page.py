@@ -135,6 +135,10 @@ def test_several_reports_fit_too(browser: Any, pages: dict[str, Path], size: str
     assert visit.box("h1")["bottom"] <= SIZES[size][1]
     table = visit.box("#matrix .scroll")
     assert table["top"] < SIZES[size][1] and table["right"] <= SIZES[size][0]
+    inside = visit.page.evaluate(
+        "[...document.querySelectorAll('.cards')].map(t => t.scrollWidth <= t.parentElement.clientWidth)"
+    )
+    assert len(inside) == 5 and (size == "desk" or all(inside))  # on a phone no gate hides sideways
     pictures = "[...document.images].every(one => one.complete && one.naturalWidth > 0)"
     assert visit.page.evaluate(pictures)
     visit.close()

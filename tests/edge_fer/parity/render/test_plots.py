@@ -170,6 +170,15 @@ def test_confidence_cells_and_crosses_stand_at_their_probabilities(report: dict[
     assert len(crosses) == len(found["flips"]) + 1  # and the legend's
 
 
+def test_the_scatter_says_how_many_of_the_changed_labels_it_draws(report: dict[str, Any]) -> None:
+    shown, figures = len(report["details"]["curves"]["confidence"]["flips"]), report["figures"]
+    part = {**report, "figures": {**figures, "flips": shown + 1000}}
+    plots = [plot_decisions.confidence_scatter(Value(each), "p") for each in (report, part)]
+    readings = [plot.reading for plot in plots if plot is not None]
+    assert f"{shown} of the {shown + 1000:,} are drawn" in readings[1]
+    assert "are drawn" not in readings[0] and figures["flips"] == shown
+
+
 def test_recall_marks_stand_at_the_recall(report: dict[str, Any]) -> None:
     svg = drawn(plot_decisions.recall_by_class(Value(report), "p"))
     x = ticks(svg, "x")
@@ -293,7 +302,7 @@ def test_paired_bars_are_as_long_as_the_probabilities(report: dict[str, Any]) ->
 def test_gates_side_by_side_share_one_axis(report: dict[str, Any]) -> None:
     other = sample_report(Sample(noise=0.1, seed=3))
     rows = [gate_rows(Value(each["gates"]))[4] for each in (report, other)]
-    svg = ElementTree.fromstring(side_by_side([("a", rows[0]), ("b", rows[1])], "s") or "")
+    svg = ElementTree.fromstring(side_by_side([(("a",), rows[0]), (("b", "elsewhere"), rows[1])], "s") or "")
     limits = [at(one, "x1")[0] for one in styled(svg, "line", "limit")]
     assert limits[0] == limits[1]
     points = [
