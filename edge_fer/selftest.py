@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edge_fer.bundle import Bundle
 from edge_fer.engines import Engine, EngineOptions, Outputs, load_engine
@@ -27,8 +28,9 @@ COLUMNS = ("check", "value", "threshold", "verdict", "reason")
 FLOAT_TOLERANCE = 1e-4
 """Largest difference of `probabilities` to PyTorch, the fp32 gate's; a larger certified one replaces it."""
 
-SAME_CLASS_SLACK = 1e-3
-"""int8 on the certified CPU class: added to the certified difference."""
+SAME_CLASS_SLACK = 5e-3
+"""int8 on the certified CPU class: added to each sample's certified difference. Other kernels for the same
+graph (ONNX Runtime without its fusions) moved the embedded bundle's samples by up to 0.0026."""
 
 OTHER_CLASS_FACTOR, OTHER_CLASS_SLACK = 2.0, 1e-2
 """int8 on another CPU class, which rounds in other kernels: twice the certified difference, and this."""
@@ -118,6 +120,7 @@ class _Certified:
     """What the certificate says of the machine it was made on; None for what it does not say."""
 
     difference: float | None
+    differences: NDArray[np.float64] | None
     cpu: str | None
     cpu_class: str | None
     engine: Mapping[str, object]
@@ -146,7 +149,7 @@ def run_self_test(bundle: Bundle, options: EngineOptions) -> SelfTest:
         options = replace(options, threads=certified.threads)
     engine = load_engine(bundle, options)
     here = environment(engine)
-    tolerance, why = _tolerance(bundle, certified, str(here["cpu_class"]))
+    tolerance, why = _tolerance(bundle, certified, str(here["cpu_class"]), len(golden.crops))
     outputs = engine.run(golden.crops)
     pixels = preprocess_gate(golden, bundle.spec)
     checks = (
@@ -158,23 +161,33 @@ def run_self_test(bundle: Bundle, options: EngineOptions) -> SelfTest:
     return SelfTest(str(bundle.path), checks, here)
 
 
-def _tolerance(bundle: Bundle, certified: _Certified, cpu_class: str) -> tuple[float, str]:
-    """Return how far `probabilities` may lie from PyTorch's, and the sentence that says why."""
-    difference = certified.difference
+def _tolerance(
+    bundle: Bundle, certified: _Certified, cpu_class: str, samples: int
+) -> tuple[NDArray[np.float64], str]:
+    """Return how far the `probabilities` of each sample may lie from PyTorch's, (G,), and the reason.
+
+    On the certified class of CPUs every sample has its own certified difference: one that int8 finds hard
+    says nothing of the others.
+    """
+    difference, every = certified.difference, np.ones(samples)
     if bundle.spec.precision != "int8":
-        return max(FLOAT_TOLERANCE, difference or 0.0), f"{bundle.spec.precision}"
+        return max(FLOAT_TOLERANCE, difference or 0.0) * every, f"{bundle.spec.precision}"
     if difference is None:
         raise BundleError(
             f"{bundle.path} is int8 and its certificate does not say how far the golden samples may differ: "
             "export the bundle again"
         )
     if cpu_class == certified.cpu_class:
-        return difference + SAME_CLASS_SLACK, f"certified {difference:.3g} on this CPU class, {cpu_class}"
+        own = certified.differences
+        own = difference * every if own is None or len(own) != samples else own
+        return own + SAME_CLASS_SLACK, f"certified at most {difference:.3g} on this CPU class, {cpu_class}"
     other = f"another CPU class, {certified.cpu_class or 'unknown'}; this is {cpu_class}"
-    return OTHER_CLASS_FACTOR * difference + OTHER_CLASS_SLACK, f"certified {difference:.3g} on {other}"
+    loose = OTHER_CLASS_FACTOR * difference + OTHER_CLASS_SLACK
+    return loose * every, f"certified {difference:.3g} on {other}"
 
 
-def _check_outputs(golden: Golden, outputs: Outputs, tolerance: float, why: str) -> Check:
+def _check_outputs(golden: Golden, outputs: Outputs, tolerance: NDArray[np.float64], why: str) -> Check:
+    """Hold every sample's largest difference against its own tolerance (G,); told is the worst of them."""
     pairs = {
         "probabilities": (outputs.probabilities, golden.probabilities),
         "primary": (outputs.primary, golden.primary),
@@ -184,15 +197,18 @@ def _check_outputs(golden: Golden, outputs: Outputs, tolerance: float, why: str)
         name: float(np.abs(np.subtract(got, expected, dtype=np.float64)).max())
         for name, (got, expected) in pairs.items()
     }
-    value = found["probabilities"]
+    each = np.abs(np.subtract(outputs.probabilities, golden.probabilities, dtype=np.float64)).max(axis=1)
+    worst = int(np.argmax(each - tolerance))
     # A NaN compares as not passed; the other outputs have no certified difference, but must be numbers.
-    passed = value <= tolerance and all(map(math.isfinite, found.values()))
+    passed = bool((each <= tolerance).all()) and all(map(math.isfinite, found.values()))
     others = ", ".join(f"{name} {found[name]:.2g}" for name in ("primary", "reliability"))
     reason = f"{len(golden.crops)} golden samples, {why}; {others}"
-    return Check("outputs", value, tolerance, "passed" if passed else "failed", reason)
+    reason += f"; sample {worst} is nearest to its tolerance"
+    value, threshold = float(each[worst]), float(tolerance[worst])
+    return Check("outputs", value, threshold, "passed" if passed else "failed", reason)
 
 
-def _check_labels(golden: Golden, outputs: Outputs, tolerance: float) -> Check:
+def _check_labels(golden: Golden, outputs: Outputs, tolerance: NDArray[np.float64]) -> Check:
     """Count changed labels; where the float network's first two classes are close, either one may win."""
     changed = outputs.probabilities.argmax(axis=1) != golden.probabilities.argmax(axis=1)
     first_two = np.sort(golden.probabilities.astype(np.float64), axis=1)[:, -2:]
@@ -243,6 +259,7 @@ def _read_certificate(bundle: Bundle, cpu_class: str) -> _Certified:
     threads = latency.get("threads")
     return _Certified(
         difference=_number(figures.get("golden_max_abs_diff")),
+        differences=_numbers(figures.get("golden_abs_diffs")),
         cpu=_text(made_on.get("cpu")),
         cpu_class=_text(made_on.get("cpu_class")),
         engine=_object(made_on.get("engine")),
@@ -257,6 +274,13 @@ def _object(value: object) -> Mapping[str, object]:
 
 def _text(value: object) -> str | None:
     return value if isinstance(value, str) else None
+
+
+def _numbers(value: object) -> NDArray[np.float64] | None:
+    """Return finite numbers that are not negative, (G,) float64; None for anything else."""
+    numbers = [_number(item) for item in value] if isinstance(value, list) else []
+    found = [number for number in numbers if number is not None]
+    return np.array(found) if found and len(found) == len(numbers) else None
 
 
 def _number(value: object) -> float | None:

@@ -228,9 +228,11 @@ def _golden_figures(golden: Golden | None, replayed: Outputs | None) -> dict[str
     if golden is None or replayed is None:
         return {}
     figures = divergence_figures(golden.probabilities, replayed.probabilities)
+    differences = np.abs(np.subtract(replayed.probabilities, golden.probabilities, dtype=np.float64))
     return {
         "golden_samples": len(golden.crops),
         "golden_max_abs_diff": figures["max_abs_diff"],
+        "golden_abs_diffs": differences.max(axis=1),
         "golden_js_max": figures["js_max"],
         "golden_flips": int(metrics.flips(golden.probabilities, replayed.probabilities).sum()),
     }
