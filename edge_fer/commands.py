@@ -148,7 +148,8 @@ for part in (edge_fer.commands_parity, edge_fer.commands_measure):
 
 
 def _print_bundle(bundle: Bundle) -> None:
-    from edge_fer.parity.certificate import bundle_reports, cpu_class_of, gates_of, summary
+    from edge_fer.parity.certificate import bundle_reports, summary
+    from edge_fer.parity.documents import cpu_class_of, gates_of
     from edge_fer.parity.environment import environment
     from edge_fer.parity.table import COLUMNS, table_rows
     from edge_fer.tables import print_table

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from edge_fer.bundle import Bundle
     from edge_fer.engines import EngineOptions
     from edge_fer.faces import FaceSet
-    from edge_fer.parity.certificate import Json
     from edge_fer.parity.comparison import Report
+    from edge_fer.parity.documents import Json
     from edge_fer.parity.report import Faces
     from edge_fer.preprocess import CropSpec
     from edge_fer.samples import Reference
@@ -77,8 +77,9 @@ def parity(
     """Prove on this machine that bundles answer as their float checkpoint did."""
     from edge_fer.engines import EngineOptions
     from edge_fer.output import print_json
-    from edge_fer.parity.certificate import document, read_reports
     from edge_fer.parity.certificate import merge as join
+    from edge_fer.parity.certificate import read_reports
+    from edge_fer.parity.documents import document
 
     if output is not None and output.exists() and not output.is_dir():
         raise InputError(f"--output {output}: expected a folder, got a file: name another place")
@@ -101,7 +102,7 @@ def parity(
 
 def _end(reports: Sequence[Json], strict: bool) -> None:
     """Leave with the exit code of the worst verdict."""
-    from edge_fer.parity.certificate import joint_verdict
+    from edge_fer.parity.documents import joint_verdict
     from edge_fer.parity.table import exit_code
 
     verdict = joint_verdict(reports)
@@ -191,7 +192,7 @@ def _worst_pictures(report: Report, faces: Faces) -> dict[str, bytes]:
 
 
 def _print_report(report: Json, with_data: bool) -> None:
-    from edge_fer.parity.certificate import cpu_class_of, gates_of, name_of
+    from edge_fer.parity.documents import cpu_class_of, gates_of, name_of
     from edge_fer.parity.gates import SAMPLED
     from edge_fer.parity.render.reading import Value
     from edge_fer.parity.render.summary import SLICE_COLUMNS, slice_rows
@@ -211,7 +212,7 @@ def _print_report(report: Json, with_data: bool) -> None:
 def _write(folder: Path, reports: Sequence[Json], pictures: Mapping[str, bytes]) -> None:
     """Write the report in its three forms; parity.json is the authority."""
     from edge_fer.output import write_text
-    from edge_fer.parity.certificate import document, text_of
+    from edge_fer.parity.documents import document, text_of
     from edge_fer.parity.render.html import render_html
     from edge_fer.parity.render.markdown import render_markdown
 

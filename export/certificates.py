@@ -7,15 +7,8 @@ from pathlib import Path
 
 from edge_fer.bundle import CERTIFICATE_FILE, Bundle, write_bundle
 from edge_fer.errors import BundleError, GateFailed, InputError
-from edge_fer.parity.certificate import (
-    Json,
-    bundle_reports,
-    cpu_class_of,
-    document,
-    merge,
-    read_reports,
-    text_of,
-)
+from edge_fer.parity.certificate import bundle_reports, merge, read_reports
+from edge_fer.parity.documents import Json, cpu_class_of, document, text_of
 
 
 def add_certificates(path: Path, certificates: Sequence[Path], output: Path) -> Bundle:

@@ -98,7 +98,8 @@ def certify_bundle(
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
     """Put reports of other classes of processors into a bundle's certificate; prints the bundle's path."""
-    from edge_fer.parity.certificate import bundle_reports, cpu_class_of
+    from edge_fer.parity.certificate import bundle_reports
+    from edge_fer.parity.documents import cpu_class_of
     from export.certificates import add_certificates
 
     written = add_certificates(bundle, certificates, output or bundle)

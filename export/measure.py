@@ -17,8 +17,8 @@ from edge_fer.bundle import CERTIFICATE_FILE, GOLDEN_FILE, REFERENCE_FILE, Bundl
 from edge_fer.engines import Engine, load_engine
 from edge_fer.engines.base import run_all
 from edge_fer.faces import FaceSet
-from edge_fer.parity.certificate import text_of
 from edge_fer.parity.comparison import Report
+from edge_fer.parity.documents import text_of
 from edge_fer.parity.exact import fp32_gate
 from edge_fer.parity.gates import FLIPS, FP32, SPEED, Gate, Thresholds
 from edge_fer.parity.report import Faces, run_parity

@@ -18,8 +18,9 @@ from edge_fer.engines.base import run_all
 from edge_fer.errors import InputError
 from edge_fer.faces import face_hash
 from edge_fer.parity import exact, metrics
-from edge_fer.parity.certificate import bundle_reports, gates_of
+from edge_fer.parity.certificate import bundle_reports
 from edge_fer.parity.comparison import Report, abstention, compare, sampled_not_run
+from edge_fer.parity.documents import gates_of
 from edge_fer.parity.environment import environment
 from edge_fer.parity.figures import divergence_figures
 from edge_fer.parity.gates import FP32, SPEED, Gate, Thresholds, not_run

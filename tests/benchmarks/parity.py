@@ -17,8 +17,8 @@ import numpy as np
 
 from edge_fer.engines.base import Outputs
 from edge_fer.labels import LABELS
-from edge_fer.parity.certificate import document
 from edge_fer.parity.comparison import compare
+from edge_fer.parity.documents import document
 from edge_fer.parity.environment import environment
 from edge_fer.parity.render.html import render_html
 from edge_fer.parity.render.markdown import render_markdown

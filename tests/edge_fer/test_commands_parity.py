@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from edge_fer.bundle import Bundle, ModelSpec, Reference, write_bundle
 from edge_fer.images import write_image
 from edge_fer.labels import LABELS
-from edge_fer.parity.certificate import document
+from edge_fer.parity.documents import document
 from tests.conftest import certificate, error_lines, json_lines, pattern, run_command
 
 

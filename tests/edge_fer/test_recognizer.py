@@ -18,7 +18,7 @@ from edge_fer.bundle import Bundle, BundleWarning, ModelSpec, write_bundle
 from edge_fer.detect import Detection
 from edge_fer.engines import EngineOptions, Outputs, load_engine
 from edge_fer.errors import BundleError, EngineError, InputError, UsageError
-from edge_fer.parity.certificate import document
+from edge_fer.parity.documents import document
 from edge_fer.parity.environment import environment
 from edge_fer.preprocess import crop_face, crop_whole
 from edge_fer.recognizer import Recognizer

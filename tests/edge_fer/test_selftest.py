@@ -13,7 +13,7 @@ import pytest
 
 from edge_fer.bundle import Bundle, Golden, ModelSpec, write_bundle
 from edge_fer.engines import EngineOptions, Outputs
-from edge_fer.parity.certificate import document
+from edge_fer.parity.documents import document
 from edge_fer.parity.environment import environment
 from edge_fer.selftest import _check_labels, _check_outputs, run_self_test
 from tests.conftest import certificate, error_lines, json_lines, run_command

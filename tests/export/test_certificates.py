@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from edge_fer.bundle import Bundle, write_bundle
-from edge_fer.parity.certificate import bundle_reports, cpu_class_of, uncovered
+from edge_fer.parity.certificate import bundle_reports, uncovered
+from edge_fer.parity.documents import cpu_class_of
 
 from .conftest import Command
 

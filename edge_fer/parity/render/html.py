@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import cache
 from importlib.resources import files
 
-from edge_fer.parity.certificate import joint_verdict, name_of
+from edge_fer.parity.documents import joint_verdict, name_of
 from edge_fer.parity.render.elements import Section, icon, icon_sheet, section
 from edge_fer.parity.render.html_matrix import matrix
 from edge_fer.parity.render.html_report import banner, sections

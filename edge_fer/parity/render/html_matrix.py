@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from edge_fer.parity.certificate import cpu_class_of, name_of
+from edge_fer.parity.documents import cpu_class_of, name_of
 from edge_fer.parity.render.elements import Section, cards, icon, pill, section, style
 from edge_fer.parity.render.markup import Markup, join, tag
 from edge_fer.parity.render.plot_inline import side_by_side

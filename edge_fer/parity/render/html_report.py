@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from edge_fer.parity.certificate import name_of
+from edge_fer.parity.documents import name_of
 from edge_fer.parity.render import plot_decisions, plot_probabilities
 from edge_fer.parity.render.elements import Section, fold, icon, pill, region, section, style, table
 from edge_fer.parity.render.html_details import (

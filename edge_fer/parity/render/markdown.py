@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from edge_fer.parity.certificate import joint_verdict, name_of
+from edge_fer.parity.documents import joint_verdict, name_of
 from edge_fer.parity.render.markup import clean
 from edge_fer.parity.render.plot import interval_text
 from edge_fer.parity.render.reading import DASH, Value, count, percent

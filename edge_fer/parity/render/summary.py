@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import cast
 
-from edge_fer.parity.certificate import cpu_class_of, name_of
+from edge_fer.parity.documents import cpu_class_of, name_of
 from edge_fer.parity.gates import Gate, Verdict
 from edge_fer.parity.render.reading import (
     DASH,

@@ -12,19 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edge_fer.errors import BundleError, InputError
-from edge_fer.parity.certificate import (
-    bundle_reports,
-    cpu_class_of,
-    document,
-    gates_of,
-    joint_verdict,
-    merge,
-    read_reports,
-    report_for,
-    summary,
-    text_of,
-    uncovered,
-)
+from edge_fer.parity.certificate import bundle_reports, merge, read_reports, report_for, summary, uncovered
+from edge_fer.parity.documents import cpu_class_of, document, gates_of, joint_verdict, text_of
 from tests.edge_fer.parity.conftest import World
 
 Report = dict[str, Any]

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edge_fer.parity.certificate import document
+from edge_fer.parity.documents import document
 from edge_fer.parity.schema import MATRIX, REPORT, check_report, schema
 
 JSON = st.recursive(

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from edge_fer.parity import curves, worst
-from edge_fer.parity.certificate import document
+from edge_fer.parity.documents import document
 from edge_fer.parity.render.html import render_html
 from edge_fer.parity.render.markdown import render_markdown
 from edge_fer.parity.schema import check_report, schema
