@@ -81,8 +81,7 @@ def parity(
     from edge_fer.parity.certificate import read_reports
     from edge_fer.parity.documents import document
 
-    if output is not None and output.exists() and not output.is_dir():
-        raise InputError(f"--output {output}: expected a folder, got a file: name another place")
+    _check_place(output)
     options = EngineOptions(engine=engine, threads=threads, device=device, provider=provider)
     pictures: dict[str, bytes] = {}
     if merge:
@@ -98,6 +97,12 @@ def parity(
     if as_json:
         print_json(document(reports))
     _end(reports, strict)
+
+
+def _check_place(output: Path | None) -> None:
+    """Refuse a place that cannot be written to before anything long runs."""
+    if output is not None and output.exists() and not output.is_dir():
+        raise InputError(f"--output {output}: expected a folder, got a file: name another place")
 
 
 def _end(reports: Sequence[Json], strict: bool) -> None:
