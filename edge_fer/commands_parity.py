@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from edge_fer.bundle import Bundle
     from edge_fer.engines import EngineOptions
     from edge_fer.faces import FaceSet
     from edge_fer.parity.comparison import Report
@@ -138,14 +137,16 @@ def _compare(
     loaded = [Bundle.load(path) for path in paths]
     faces = None if data is None else _read_faces(data)
     values = {} if faces is None else {column: column_values(faces, column) for column in columns}
+    labels = None if faces is None else label_numbers(faces)
+    shared = None if other is None else _read_reference(other)
     crops: dict[CropSpec, NDArray[np.uint8]] = {}
     reports: list[Json] = []
     pictures: dict[str, bytes] = {}
     for bundle in loaded:
         if faces is not None and bundle.spec.input not in crops:
             crops[bundle.spec.input] = _load_crops(faces, bundle.spec.input)
-        labels = None if faces is None else label_numbers(faces)
-        given = Faces(_reference(bundle, other), crops.get(bundle.spec.input), values, labels)
+        reference = bundle.reference() if shared is None else shared
+        given = Faces(reference, crops.get(bundle.spec.input), values, labels)
         total = 0 if given.crops is None else len(given.crops)
         engine = load_engine(bundle, options)
         with progress(f"comparing {bundle.path.name}", total) as show:
@@ -155,10 +156,8 @@ def _compare(
     return merge(reports), pictures
 
 
-def _reference(bundle: Bundle, other: Path | None) -> Reference | None:
-    """Return the reference outputs to compare with: of another bundle, of a file, or of the bundle itself."""
-    if other is None:
-        return bundle.reference()
+def _read_reference(other: Path) -> Reference:
+    """Return the reference outputs of another bundle, or of a file that holds them alone."""
     from edge_fer.bundle import Bundle
     from edge_fer.samples import read_reference
 

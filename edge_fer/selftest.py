@@ -189,7 +189,6 @@ def _tolerance(
 def _check_outputs(golden: Golden, outputs: Outputs, tolerance: NDArray[np.float64], why: str) -> Check:
     """Hold every sample's largest difference against its own tolerance (G,); told is the worst of them."""
     pairs = {
-        "probabilities": (outputs.probabilities, golden.probabilities),
         "primary": (outputs.primary, golden.primary),
         "reliability": (outputs.reliability, golden.reliability),
     }
@@ -201,7 +200,7 @@ def _check_outputs(golden: Golden, outputs: Outputs, tolerance: NDArray[np.float
     worst = int(np.argmax(each - tolerance))
     # A NaN compares as not passed; the other outputs have no certified difference, but must be numbers.
     passed = bool((each <= tolerance).all()) and all(map(math.isfinite, found.values()))
-    others = ", ".join(f"{name} {found[name]:.2g}" for name in ("primary", "reliability"))
+    others = ", ".join(f"{name} {difference:.2g}" for name, difference in found.items())
     reason = f"{len(golden.crops)} golden samples, {why}; {others}"
     reason += f"; sample {worst} is nearest to its tolerance"
     value, threshold = float(each[worst]), float(tolerance[worst])

@@ -8,7 +8,7 @@ from pathlib import Path
 from edge_fer.bundle import CERTIFICATE_FILE, Bundle, write_bundle
 from edge_fer.errors import BundleError, GateFailed, InputError
 from edge_fer.parity.certificate import bundle_reports, merge, read_reports
-from edge_fer.parity.documents import Json, cpu_class_of, document, text_of
+from edge_fer.parity.documents import Json, cpu_class_of, document, name_of, text_of
 
 
 def add_certificates(path: Path, certificates: Sequence[Path], output: Path) -> Bundle:
@@ -47,7 +47,7 @@ def _check(report: Json, own: Json, file: Path) -> None:
     if theirs["digest"] != ours["digest"]:
         raise InputError(
             f"{file}: expected a report of this bundle's graph ({str(ours['digest'])[:12]}…), got one of "
-            f"{theirs['model']} {theirs['target']} {theirs['precision']} ({str(theirs['digest'])[:12]}…)"
+            f"{name_of(report)} ({str(theirs['digest'])[:12]}…)"
         )
     if report["reference"] != own["reference"]:
         raise InputError(

@@ -120,16 +120,14 @@ class Judge:
             bundle, engine = stack.enter_context(loaded(spec, self.members(graph)))
             _, beside = stack.enter_context(loaded(self.float_spec, self.float_graph.members))
             speed = measure_speed(engine, beside, self.golden.crops[:1])
-            exported = {
-                FP32: self.exact,
-                SPEED: speed_gate(speed.turns_ms, speed.float_turns_ms, Thresholds()),
-            }
+            gate = speed_gate(speed.turns_ms, speed.float_turns_ms, Thresholds())
+            exported = {FP32: self.exact, SPEED: gate}
             total = 0 if faces.crops is None else len(faces.crops)
             show = stack.enter_context(progress(f"parity of {rung}", total))
             report = run_parity(bundle, engine, faces, exported=exported, progress=show)
         threads = report.environment["threads"]
         latency = latency_figures(
-            speed.turns_ms, speed.float_turns_ms, threads if isinstance(threads, int) else None
+            speed.turns_ms, speed.float_turns_ms, gate, threads if isinstance(threads, int) else None
         )
         if spec.precision == "fp32":
             latency["verdict"] = None  # beside itself it is neither faster nor smaller

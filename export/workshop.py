@@ -148,7 +148,7 @@ class Workshop:
         return found.to_json()
 
     def attributed(self, judged: Judged) -> Judged:
-        """Find which block's quantiser cost labels, print it, and return the graph with that in its notes."""
+        """Find which block's quantiser cost labels, print it, and put it into the graph's report."""
         if judged.graph.quantisation == "none":
             notice(f"no attribution: {judged.rung} was taken, which quantises nothing")
             return judged

@@ -1,6 +1,6 @@
 """The gates without sampling: one counterexample is enough. preprocess, batch and fp32 export.
 
-Knows the golden samples and the engine's `run`; the sampled gates are in `gates`.
+Knows the golden samples and the engine's `run`; the sampled gates are in `sampled`.
 """
 
 from __future__ import annotations

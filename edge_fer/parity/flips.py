@@ -26,8 +26,7 @@ class Changes:
         after: (N,) int64, top label of the bundle.
         flipped: (N,) bool, whether the two differ.
         outcomes: to_wrong, to_right and between_wrong, each (N,) bool, which part the flips of labelled
-            faces;
-            None without any label.
+            faces; None without any label.
     """
 
     before: NDArray[np.int64]

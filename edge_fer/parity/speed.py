@@ -45,17 +45,16 @@ def speed_gate(latency_ms: FloatArray, float_ms: FloatArray, limits: Thresholds)
 
 
 def latency_figures(
-    latency_ms: FloatArray, float_ms: FloatArray, threads: int | None, limits: Thresholds | None = None
+    latency_ms: FloatArray, float_ms: FloatArray, gate: Gate, threads: int | None
 ) -> dict[str, object]:
     """Summarise the times of both graphs, and say whether the first is "faster" or saves "size only".
 
     Args:
         latency_ms: (R,) milliseconds of the graph, one a turn, R at least 1.
         float_ms: (R,) of the float graph, in the same turns.
+        gate: what `speed_gate` says of these times.
         threads: of the engine; None where it chooses itself.
-        limits: those of `speed_gate`; None for the defaults.
     """
-    gate = speed_gate(latency_ms, float_ms, Thresholds() if limits is None else limits)
     figures: dict[str, object] = {}
     for prefix, times in (("", latency_ms), ("fp32_", float_ms)):
         for percent in (50, 90, 99):

@@ -98,7 +98,7 @@ def test_interval_by_brute_force_on_the_same_resamples() -> None:
 
 def test_latency_figures_name_the_percentiles_of_both() -> None:
     graph, beside = turns(2.0)
-    found = latency_figures(graph, beside, 2)
+    found = latency_figures(graph, beside, speed_gate(graph, beside, Thresholds()), 2)
     assert list(found) == [
         "p50",
         "p90",
@@ -114,8 +114,10 @@ def test_latency_figures_name_the_percentiles_of_both() -> None:
     assert [found["fp32_p50"], found["fp32_p99"]] == np.quantile(beside, [0.5, 0.99]).tolist()
     assert found["ratio"] == pytest.approx(np.median(beside) / np.median(graph))
     assert (found["verdict"], found["threads"]) == ("faster", 2)
-    assert latency_figures(*turns(1.0), None)["verdict"] == "size only"
-    assert latency_figures(graph, beside, 2, Thresholds(speed_ratio=3.0))["verdict"] == "size only"
+    slow = turns(1.0)
+    assert latency_figures(*slow, speed_gate(*slow, Thresholds()), None)["verdict"] == "size only"
+    strict = speed_gate(graph, beside, Thresholds(speed_ratio=3.0))
+    assert latency_figures(graph, beside, strict, 2)["verdict"] == "size only"
 
 
 def test_same_times_give_the_same_gate() -> None:
