@@ -25,6 +25,7 @@ app = typer.Typer(
 app.registered_callback = edge_fer.commands.app.registered_callback  # --version
 for module in (training.commands, calibrate.commands, export.commands, edge_fer.commands):
     app.registered_commands.extend(module.app.registered_commands)
+    app.registered_groups.extend(module.app.registered_groups)
 
 
 def main() -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import functools
+import os
 import sys
 import traceback
 import warnings
@@ -16,8 +17,10 @@ from typing import ParamSpec, TextIO, TypeVar
 import typer
 
 from edge_fer.errors import EdgeFerError
+from edge_fer.stopping import Terminated
 
 INTERRUPTED = 130  # 128 + SIGINT, as a shell reports it
+TERMINATED = 143  # 128 + SIGTERM
 _FAILED = 1
 _USAGE = 2
 
@@ -45,7 +48,7 @@ def guarded(command: Callable[_P, _R]) -> Callable[_P, _R]:
                 if kwargs.get("debug"):
                     traceback.print_exc()
                 code, text = explain(error)
-                _say("" if code == INTERRUPTED else "error: ", text)
+                _say("" if code in (INTERRUPTED, TERMINATED) else "error: ", text)
                 raise SystemExit(code) from None
         return result
 
@@ -70,10 +73,28 @@ def run_app(app: typer.Typer) -> None:
     raise SystemExit(code)
 
 
+def end_at_once(error: BaseException) -> None:
+    """End the process as this error would, without the interpreter's tidying up.
+
+    A thread that is inside OpenCV when Python takes its world apart would abort the process.
+    """
+    if isinstance(error, SystemExit):
+        code = error.code if isinstance(error.code, int) else _FAILED
+    else:
+        code, text = explain(error)
+        _say("", text)
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            stream.flush()
+    os._exit(code)
+
+
 def explain(error: BaseException) -> tuple[int, str]:
     """Return the exit code and the one line for an exception that reached the edge."""
     if isinstance(error, EdgeFerError):
         return error.exit_code, str(error)
+    if isinstance(error, Terminated):
+        return TERMINATED, "terminated"
     if isinstance(error, KeyboardInterrupt):
         return INTERRUPTED, "interrupted"
     if isinstance(error, BrokenPipeError):

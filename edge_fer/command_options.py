@@ -16,6 +16,11 @@ BundleArgument = Annotated[
         help="A bundle, folder or zip; the embedded one when left out.",
     ),
 ]
+# readable=False: typer would call an unreadable path wrong usage; reading it gives the better line.
+BundleOption = Annotated[
+    Path | None,
+    typer.Option("--bundle", readable=False, help="A bundle, folder or zip; the embedded one when left out."),
+]
 EngineOption = Annotated[
     str | None,
     typer.Option("--engine", help="onnxruntime, openvino or tflite; the bundle's own when left out."),

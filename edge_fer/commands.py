@@ -1,30 +1,19 @@
-"""The device commands: infer and info, and those of `commands_parity` and `commands_measure`.
-
-Knows options and messages; `inference` does infer's work.
-"""
+"""The device commands in one application: info, and those of the other commands modules."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 import edge_fer
+import edge_fer.commands_detector
+import edge_fer.commands_infer
 import edge_fer.commands_measure
 import edge_fer.commands_parity
 from edge_fer.cli_errors import guarded, notice, run_app
-from edge_fer.command_options import (
-    BundleArgument,
-    DebugOption,
-    DeviceOption,
-    EngineOption,
-    JsonOption,
-    ProviderOption,
-    ThreadsOption,
-)
-from edge_fer.errors import UsageError
+from edge_fer.command_options import BundleArgument, DebugOption, JsonOption
 
 if TYPE_CHECKING:
     from edge_fer.bundle import Bundle
@@ -37,12 +26,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-# readable=False: typer would call an unreadable path wrong usage; reading it gives the better line.
-BundleOption = Annotated[
-    Path | None,
-    typer.Option("--bundle", readable=False, help="A bundle, folder or zip; the embedded one when left out."),
-]
 
 
 def main() -> None:
@@ -67,66 +50,6 @@ def _options(
 
 @app.command()
 @guarded
-def infer(
-    sources: Annotated[list[str], typer.Argument(metavar="SOURCE", help="Pictures, folders or globs.")],
-    bundle: BundleOption = None,
-    as_json: JsonOption = False,
-    csv: Annotated[
-        Path | None, typer.Option("--csv", readable=False, help="Write one row per face to this file.")
-    ] = None,
-    output: Annotated[
-        Path | None, typer.Option("--output", readable=False, help="Write annotated pictures to this folder.")
-    ] = None,
-    detector: Annotated[
-        str | None, typer.Option("--detector", help="cascade, or the path of a YuNet .onnx file.")
-    ] = None,
-    no_detect: Annotated[bool, typer.Option("--no-detect", help="Every picture is one face crop.")] = False,
-    min_reliability: Annotated[
-        str | None, typer.Option("--min-reliability", metavar="X|auto", help="Abstain below this, 0 to 1.")
-    ] = None,
-    engine: EngineOption = None,
-    threads: ThreadsOption = None,
-    device: DeviceOption = None,
-    provider: ProviderOption = None,
-    allow_untrained: Annotated[
-        bool, typer.Option("--allow-untrained", help="Accept a bundle with untrained weights.")
-    ] = False,
-    debug: DebugOption = False,
-) -> None:
-    """Recognise the expression of every face in pictures."""
-    from edge_fer.bundle import Bundle, default_bundle
-    from edge_fer.inference import InferOptions, infer_sources, list_sources
-    from edge_fer.parity.certificate import summary
-    from edge_fer.parity.environment import environment
-    from edge_fer.recognizer import Recognizer
-
-    if not all(source.strip() for source in sources):
-        raise UsageError("an empty SOURCE: expected a picture, a folder or a glob")
-    if no_detect and detector:
-        raise UsageError("--no-detect and --detector exclude each other: leave one out")
-    options = InferOptions(json=as_json, csv=csv, output=output, detector=detector, detect=not no_detect)
-    pictures, broken = list_sources(sources)
-    if pictures:
-        loaded = Bundle.load(bundle or default_bundle())
-        recognizer = Recognizer.load(
-            loaded,
-            engine=engine,
-            threads=threads,
-            device=device,
-            provider=provider,
-            min_reliability=min_reliability,
-            allow_untrained=allow_untrained,
-        )
-        if not as_json:
-            notice(summary(loaded, str(environment()["cpu_class"])))
-        del loaded  # the engine has what it needs
-        broken += infer_sources(pictures, recognizer, options)
-    if broken:
-        raise SystemExit(1)
-
-
-@app.command()
-@guarded
 def info(
     bundle: BundleArgument = None,
     as_json: JsonOption = False,
@@ -143,8 +66,9 @@ def info(
         _print_bundle(loaded)
 
 
-for part in (edge_fer.commands_parity, edge_fer.commands_measure):
+for part in (edge_fer.commands_infer, edge_fer.commands_parity, edge_fer.commands_measure):
     app.registered_commands.extend(part.app.registered_commands)
+app.add_typer(edge_fer.commands_detector.app, name="detector")
 
 
 def _print_bundle(bundle: Bundle) -> None:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import colorsys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
 
-Rectangle = tuple[int, int, int, int]  # left, top, right, bottom in pixels; the last two are outside
-Colour = tuple[int, int, int]
+from edge_fer import canvas
+from edge_fer.canvas import Colour, Pixels, Rectangle
+from edge_fer.placement import Placement, Spot, Subject, chip_width, names_width
 
 _COLOURS: dict[str, Colour] = {
     "neutral": (176, 190, 197),
@@ -24,82 +24,103 @@ _COLOURS: dict[str, Colour] = {
     "contempt": (77, 208, 195),
 }
 _ABSTAINED: Colour = (158, 158, 158)
-_RELIABILITY: Colour = (255, 255, 255)
-_PLATE = (18, 20, 26, 215)
-_TRACK = (255, 255, 255, 45)
-_RULE = (255, 255, 255, 90)
 _TEXT: Colour = (255, 255, 255)
-_SMALLEST_FONT = 7
-_SMALLEST_PANEL_FONT = 10
+_DARK: Colour = (20, 20, 20)
+_PLATE = (20, 0.84)  # gray and opacity
+_TRACK = (255, 0.18)
+_RULE = (255, 0.35)
+_RIM = (0, 0.6)
+_GOLDEN_TURN = 0.618034  # steps of it around the circle of hues lie far apart, however many there are
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Annotation:
     """What is drawn for one face.
 
     Attributes:
         box: x, y, width, height in pixels; None when the whole picture is the face.
-        label: The label on top.
+        label: The label on top; None: unsure.
         probability: Its probability, 0..1.
         reliability: 0..1.
         abstained: Whether the reliability is below what was asked for; the label is then shown as unsure.
         probabilities: Every label's probability, in the order to draw them.
+        track: Number of the person, shown before the label; None: none.
+        landmarks: (N, 2) float32, x, y in pixels; None: none. Drawn where the face is large enough for them.
     """
 
     box: tuple[float, float, float, float] | None
-    label: str
+    label: str | None
     probability: float
     reliability: float
     abstained: bool
     probabilities: Mapping[str, float]
+    track: int | None = None
+    landmarks: NDArray[np.float32] | None = None
 
 
-def draw_faces(image: NDArray[np.uint8], annotations: Sequence[Annotation]) -> NDArray[np.uint8]:
+def draw_faces(
+    image: NDArray[np.uint8], annotations: Sequence[Annotation], placement: Placement | None = None
+) -> NDArray[np.uint8]:
     """Draw every face's box and label, and its distribution where there is room beside or below the box.
 
     Sizes follow the picture and the face, so that the text can be read at 480 lines and at 4K; nothing leaves
-    the picture.
+    the picture. Where faces stand so close that plates would cover each other, the shorter text or the
+    coloured box alone has to do.
 
     Args:
         image: (H, W, 3) uint8 RGB 0..255; not changed.
-        annotations: The faces.
+        annotations: The faces, the most important first.
+        placement: One object for all frames of a video keeps plates and panels on their side of a tracked
+            face; None: this picture stands alone.
 
     Returns:
         (H, W, 3) uint8 RGB 0..255.
     """
-    picture = Image.fromarray(image)
-    canvas = ImageDraw.Draw(picture, "RGBA")  # colours with alpha are blended onto the RGB picture
-    boxes = [_rectangle(annotation, picture.size) for annotation in annotations]
-    labels = [_label_place(canvas, *pair) for pair in zip(annotations, boxes, strict=True)]
-    taken = boxes + [place for place, _ in labels if place is not None]
-    for annotation, box in zip(annotations, boxes, strict=True):
-        place, size = _panel_place(canvas, annotation, box, taken)
-        if place is not None:
-            taken.append(place)
-            _draw_panel(canvas, annotation, place, size)
-    for annotation, box, (place, size) in zip(annotations, boxes, labels, strict=True):
-        _draw_box(canvas, annotation, box)
-        if place is not None:
-            _draw_label(canvas, annotation, place, size)
-    return np.array(picture)
+    pixels = np.array(image, order="C")
+    size = (image.shape[1], image.shape[0])
+    subjects = [_subject(annotation, size) for annotation in annotations]
+    spots = (placement or Placement()).arrange(size, subjects)
+    for annotation, (_, panel) in zip(annotations, spots, strict=True):
+        if panel is not None:
+            _draw_panel(pixels, annotation, panel)
+    thickness = max(2, round(min(size) / 240))
+    for annotation, subject in zip(annotations, subjects, strict=True):
+        _draw_box(pixels, annotation, subject.box, thickness)
+    for annotation, subject, (label, _) in zip(annotations, subjects, spots, strict=True):
+        if label is not None:
+            _draw_label(pixels, annotation, subject, label)
+    return pixels
 
 
-@lru_cache(maxsize=32)
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(size=size)
+def label_colour(label: str | None) -> Colour:
+    """Return the colour of a label wherever it is shown; None: of a face that the model is unsure of."""
+    return _ABSTAINED if label is None else _COLOURS.get(label, _TEXT)
 
 
-def _text_width(canvas: ImageDraw.ImageDraw, text: str, size: int) -> int:
-    return int(canvas.textlength(text, font=_font(size))) + 1
+def track_colour(track: int) -> Colour:
+    """Return a track's own light colour, the same in every frame and far from its neighbours' numbers'."""
+    red, green, blue = colorsys.hsv_to_rgb((track * _GOLDEN_TURN) % 1, 0.38, 1.0)
+    return round(255 * red), round(255 * green), round(255 * blue)
 
 
-def _colour(annotation: Annotation) -> Colour:
-    return _ABSTAINED if annotation.abstained else _COLOURS.get(annotation.label, _TEXT)
+def _shown_label(annotation: Annotation) -> str | None:
+    return None if annotation.abstained else annotation.label
 
 
-def _text(annotation: Annotation) -> str:
-    text = f"{annotation.label} {annotation.probability:.0%}"
-    return f"unsure: {text}" if annotation.abstained else text
+def _subject(annotation: Annotation, picture: tuple[int, int]) -> Subject:
+    label = annotation.label
+    texts: tuple[str, ...] = (f"{label} {annotation.probability:.0%}", f"{label}")
+    if label is None:
+        texts = ("unsure",)
+    elif annotation.abstained:
+        texts = (f"unsure: {texts[0]}", "unsure")
+    return Subject(
+        box=_rectangle(annotation, picture),
+        texts=texts,
+        chip="" if annotation.track is None else f"#{annotation.track}",
+        names=tuple(annotation.probabilities),
+        track=annotation.track,
+    )
 
 
 def _rectangle(annotation: Annotation, size: tuple[int, int]) -> Rectangle:
@@ -113,107 +134,64 @@ def _rectangle(annotation: Annotation, size: tuple[int, int]) -> Rectangle:
     return left, top, right, min(max(round(y + box_height), top + 1), height)
 
 
-def _font_size(box: Rectangle, picture: tuple[int, int]) -> int:
-    """Follow the face, within what can be read at the picture's size."""
-    short = min(picture)
-    return round(min(max(0.13 * (box[2] - box[0]), short / 36, 12), max(short / 22, 12)))
-
-
-def _label_place(
-    canvas: ImageDraw.ImageDraw, annotation: Annotation, box: Rectangle
-) -> tuple[Rectangle | None, int]:
-    """Find the plate's place and font size: on top of the box, or inside it at the picture's upper edge."""
-    width, height = canvas.im.size
-    for size in range(_font_size(box, (width, height)), _SMALLEST_FONT - 1, -1):
-        plate_width = _text_width(canvas, _text(annotation), size) + size
-        plate_height = round(1.6 * size)
-        if plate_width <= width and plate_height <= height:
-            left = min(box[0], width - plate_width)
-            top = box[1] - plate_height if box[1] >= plate_height else box[1]
-            top = min(top, height - plate_height)
-            return (left, top, left + plate_width, top + plate_height), size
-    return None, 0
-
-
-def _panel_place(
-    canvas: ImageDraw.ImageDraw, annotation: Annotation, box: Rectangle, taken: Sequence[Rectangle]
-) -> tuple[Rectangle | None, int]:
-    """Find free room for the distribution, right of the box, left of it or below it, and its font size."""
-    width, height = canvas.im.size
-    full = _font_size(box, (width, height))
-    smallest = max(_SMALLEST_PANEL_FONT, round(min(width, height) / 50))
-    for size in range(max(round(0.8 * full), smallest), smallest - 1, -1):
-        panel_width, panel_height = _panel_size(canvas, annotation, size)
-        gap = size // 2
-        top = min(box[1], height - panel_height)
-        places = [
-            (box[2] + gap, top),
-            (box[0] - gap - panel_width, top),
-            (min(box[0], width - panel_width), box[3] + gap),
-        ]
-        for left, upper in places:
-            place = (left, upper, left + panel_width, upper + panel_height)
-            inside = left >= 0 and upper >= 0 and place[2] <= width and place[3] <= height
-            if inside and not any(_overlap(place, other) for other in taken):
-                return place, size
-    return None, 0
-
-
-def _panel_size(canvas: ImageDraw.ImageDraw, annotation: Annotation, size: int) -> tuple[int, int]:
-    names = _names_width(canvas, annotation, size)
-    return round(names + 9.6 * size), round((len(annotation.probabilities) + 1) * 1.4 * size + 1.5 * size)
-
-
-def _names_width(canvas: ImageDraw.ImageDraw, annotation: Annotation, size: int) -> int:
-    return max(_text_width(canvas, name, size) for name in (*annotation.probabilities, "reliability"))
-
-
-def _overlap(first: Rectangle, second: Rectangle) -> bool:
-    return first[0] < second[2] and second[0] < first[2] and first[1] < second[3] and second[1] < first[3]
-
-
-def _draw_box(canvas: ImageDraw.ImageDraw, annotation: Annotation, box: Rectangle) -> None:
-    thickness = max(2, round(min(canvas.im.size) / 240))
+def _draw_box(pixels: Pixels, annotation: Annotation, box: Rectangle, thickness: int) -> None:
     left, top, right, bottom = box
-    # A dark line around the coloured one: it shows on bright and on dark pictures.
-    canvas.rectangle((left - 1, top - 1, right, bottom), outline=(0, 0, 0, 150), width=thickness + 2)
-    canvas.rectangle((left, top, right - 1, bottom - 1), outline=_colour(annotation), width=thickness)
+    # A dark line on both sides of the coloured one: it shows on bright and on dark pictures.
+    inner = (left + thickness, top + thickness, right - thickness, bottom - thickness)
+    for frame in ((left - 1, top - 1, right + 1, bottom + 1), inner):
+        if frame[0] < frame[2] and frame[1] < frame[3]:
+            for strip in canvas.frame_strips(frame, 1):
+                canvas.shade(pixels, strip, *_RIM)
+    canvas.outline(pixels, box, label_colour(_shown_label(annotation)), thickness)
+    radius = 0.8 * thickness
+    if annotation.landmarks is not None and right - left >= 40 * radius:
+        for x, y in annotation.landmarks.tolist():
+            canvas.dot(pixels, (x, y), radius + 1, _DARK)
+            canvas.dot(pixels, (x, y), radius, _TEXT)
 
 
-def _draw_label(canvas: ImageDraw.ImageDraw, annotation: Annotation, place: Rectangle, size: int) -> None:
-    left, top, right, bottom = place
-    canvas.rectangle((left, top, right - 1, bottom - 1), fill=_PLATE)
-    canvas.rectangle((left, top, left + max(2, size // 5) - 1, bottom - 1), fill=_colour(annotation))
-    middle = (top + bottom) / 2
-    canvas.text((left + 0.6 * size, middle), _text(annotation), font=_font(size), fill=_TEXT, anchor="lm")
+def _draw_label(pixels: Pixels, annotation: Annotation, subject: Subject, spot: Spot) -> None:
+    left, top, _, bottom = spot.rectangle
+    size, middle = spot.size, (top + bottom) / 2
+    canvas.shade(pixels, spot.rectangle, *_PLATE)
+    text_left = left + 0.6 * size
+    if annotation.track is not None:
+        chip = left + chip_width(subject.chip, size)
+        canvas.fill(pixels, (left, top, chip, bottom), track_colour(annotation.track))
+        at = ((left + chip) / 2, middle)
+        canvas.write(pixels, at, subject.chip, size, colour=_DARK, anchor="mm")
+        left, text_left = chip, chip + 0.6 * size
+    stripe = (left, top, left + max(2, size // 5), bottom)
+    canvas.fill(pixels, stripe, label_colour(_shown_label(annotation)))
+    canvas.write(pixels, (text_left, middle), spot.text, size)
 
 
-def _draw_panel(canvas: ImageDraw.ImageDraw, annotation: Annotation, place: Rectangle, size: int) -> None:
-    left, top, right, bottom = place
-    canvas.rounded_rectangle((left, top, right - 1, bottom - 1), radius=size // 2, fill=_PLATE)
-    bar_left = left + size + _names_width(canvas, annotation, size) + size // 2
-    bar_right = right - round(3.5 * size)
-    rows = [(name, value, _COLOURS.get(name, _TEXT)) for name, value in annotation.probabilities.items()]
+def _draw_panel(pixels: Pixels, annotation: Annotation, spot: Spot) -> None:
+    left, top, right, _ = spot.rectangle
+    size = spot.size
+    canvas.shade(pixels, spot.rectangle, *_PLATE)
+    bar_left = left + size + names_width(tuple(annotation.probabilities), size) + size // 2
+    across = (left + size // 2, bar_left, right - round(3.5 * size))
     middle = top + 1.2 * size
-    for name, value, colour in rows:
-        _draw_row(canvas, (name, value, colour), (left + size // 2, bar_left, bar_right, middle), size)
+    for name, value in annotation.probabilities.items():
+        _draw_row(pixels, (name, value, label_colour(name)), (*across, middle), size)
         middle += 1.4 * size
     rule = round(middle - 0.5 * size)
-    canvas.line((left + size // 2, rule, right - size // 2, rule), fill=_RULE, width=max(1, size // 12))
-    last = ("reliability", annotation.reliability, _RELIABILITY)
-    _draw_row(canvas, last, (left + size // 2, bar_left, bar_right, middle + 0.3 * size), size)
+    line = (left + size // 2, rule, right - size // 2, rule + max(1, size // 12))
+    canvas.shade(pixels, line, *_RULE)
+    row = ("reliability", annotation.reliability, _TEXT)
+    _draw_row(pixels, row, (*across, middle + 0.3 * size), size)
 
 
 def _draw_row(
-    canvas: ImageDraw.ImageDraw, row: tuple[str, float, Colour], place: tuple[int, int, int, float], size: int
+    pixels: Pixels, row: tuple[str, float, Colour], place: tuple[int, int, int, float], size: int
 ) -> None:
     """Draw a name, a bar and a percentage; `place`: the text's left, the bar's left and right, the middle."""
     name, value, colour = row
     text_left, bar_left, bar_right, middle = place
-    above, below = round(middle - 0.36 * size), round(middle + 0.36 * size)
-    canvas.text((text_left, middle), name, font=_font(size), fill=_TEXT, anchor="lm")
-    canvas.rectangle((bar_left, above, bar_right, below), fill=_TRACK)
-    length = round(min(max(value, 0.0), 1.0) * (bar_right - bar_left))
-    if length > 0:
-        canvas.rectangle((bar_left, above, bar_left + length, below), fill=colour)
-    canvas.text((bar_right + 2.9 * size, middle), f"{value:.0%}", font=_font(size), fill=_TEXT, anchor="rm")
+    above, below = round(middle - 0.36 * size), round(middle + 0.36 * size) + 1
+    canvas.write(pixels, (text_left, middle), name, size)
+    end = bar_left + round(min(max(value, 0.0), 1.0) * (bar_right - bar_left))
+    canvas.shade(pixels, (end, above, bar_right, below), *_TRACK)
+    canvas.fill(pixels, (bar_left, above, end, below), colour)
+    canvas.write(pixels, (bar_right + 2.9 * size, middle), f"{value:.0%}", size, anchor="rm")

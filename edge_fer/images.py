@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import io
 import os
 import struct
@@ -18,8 +17,7 @@ from edge_fer.errors import InputError
 
 MAX_PIXELS = 100_000_000
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
-_WRITTEN = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".webp": "WEBP", ".bmp": "BMP"}
-_STREAMS = ("camera:", "rtsp://", "http://", "https://", "gst:")
+WRITTEN = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".webp": "WEBP", ".bmp": "BMP"}
 _ORIENTATION_TAG = 0x0112
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -97,30 +95,6 @@ def decode_image(data: bytes, name: str) -> NDArray[np.uint8]:
         raise InputError(f"{name}: damaged picture: {' '.join(str(error).split())}") from None
 
 
-def list_images(source: str) -> list[Path]:
-    """Return the picture files that a file, a folder (its own files, sorted) or a glob pattern stands for.
-
-    Raises:
-        InputError: nothing there, or no picture in it.
-    """
-    if source == "-" or source.startswith(_STREAMS):
-        raise InputError(
-            f"{source}: streams and cameras are not built yet; give picture files, folders or globs"
-        )
-    path = Path(source)
-    if path.is_dir():
-        return folder_images(path)
-    if path.exists():
-        return [path]
-    if not glob.has_magic(source):
-        raise InputError(f"{source}: no such file or folder")
-    matches = (Path(match) for match in glob.glob(source, recursive=True))
-    found = sorted(match for match in matches if match.is_file())
-    if not found:
-        raise InputError(f"{source}: no file matches this pattern")
-    return found
-
-
 def folder_images(folder: Path) -> list[Path]:
     """Return the picture files directly in a folder, sorted by name, hidden ones left out.
 
@@ -154,9 +128,9 @@ def write_image(path: Path, image: NDArray[np.uint8]) -> None:
     Raises:
         InputError: unknown suffix, or the place cannot be written to.
     """
-    image_format = _WRITTEN.get(path.suffix.lower())
+    image_format = WRITTEN.get(path.suffix.lower())
     if image_format is None:
-        raise InputError(f"{path}: expected a name ending in {', '.join(_WRITTEN)}")
+        raise InputError(f"{path}: expected a name ending in {', '.join(WRITTEN)}")
     options: dict[str, int] = {"quality": 92} if image_format in ("JPEG", "WEBP") else {}
     if image_format == "JPEG":
         options["subsampling"] = 0  # thin coloured lines and text smear otherwise

@@ -1,23 +1,29 @@
-"""What `infer` does: lists pictures, recognises each, gives results out; a broken one stops no other."""
+"""What `infer` does: runs the pipeline over the sources and gives out every result."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+import itertools
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edge_fer.annotated import AnnotatedOutput
 from edge_fer.cli_errors import complain, notice
-from edge_fer.errors import EdgeFerError, InputError
-from edge_fer.images import list_images, read_image, write_image
-from edge_fer.output import analysis_record, open_csv, plan_pictures, print_json
-from edge_fer.recognizer import Analysis, FaceResult, Recognizer
+from edge_fer.errors import InputError, UsageError
+from edge_fer.output import FaceWriter, Moment, analysis_record, open_csv, print_json
+from edge_fer.pipeline.events import Closed, Event, Faulty, Opened, Result
+from edge_fer.pipeline.pipeline import Pipeline
+from edge_fer.recognizer import Recognizer
+from edge_fer.screen import Screen
+from edge_fer.sources import Selection, Source, SourcePlan, resolve
+from edge_fer.timeline import Timeline, TimelineFace
 
 if TYPE_CHECKING:
-    from edge_fer.detect import Detector
-    from edge_fer.draw import Annotation
+    from edge_fer.detectors import Detector
+    from edge_fer.recognizer import FaceResult
+    from edge_fer.stopping import Stop
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,11 +31,13 @@ class InferOptions:
     """What the user asked `infer` for.
 
     Attributes:
-        json: print one JSON object per picture; otherwise a table on standard error.
+        json: print one JSON object per picture or frame; otherwise tables on standard error.
         csv: file for one row per face; None: none.
-        output: folder for annotated pictures; None: none.
+        output: folder for annotated pictures and videos; None: none.
         detector: what `load_detector` takes.
-        detect: False: every picture is one face crop.
+        detect: False: every picture or frame is one face crop.
+        selection: which frames of a video or stream are wanted.
+        smooth: give the mean over time of a face that is tracked.
     """
 
     json: bool = False
@@ -37,117 +45,169 @@ class InferOptions:
     output: Path | None = None
     detector: str | None = None
     detect: bool = True
+    selection: Selection = field(default_factory=Selection)
+    smooth: bool = True
 
 
-def list_sources(sources: Sequence[str]) -> tuple[list[Path], int]:
-    """Return the pictures that the sources stand for, and how many sources are broken; each gets its line."""
-    pictures: list[Path] = []
-    broken = 0
-    for source in sources:
-        try:
-            pictures += list_images(source)
-        except InputError as error:
-            complain(error)
-            broken += 1
-    return pictures, broken
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How the work ended.
+
+    Attributes:
+        faulty: sources and pictures that could not be read; each got its line.
+        cut: a signal ended a picture or a file early; a live source has no other end.
+        held: a library still holds a thread: Python must not tidy up under it.
+    """
+
+    faulty: int
+    cut: bool
+    held: bool
 
 
-def infer_sources(pictures: Sequence[Path], recognizer: Recognizer, options: InferOptions) -> int:
-    """Recognise every picture and give out what was asked for.
-
-    Returns:
-        How many pictures are broken; each gets its line.
+def resolve_sources(texts: Sequence[str], selection: Selection) -> tuple[list[SourcePlan], int]:
+    """Return what the sources stand for, and how many of them are broken; each gets its line.
 
     Raises:
-        DetectorError: the detector cannot be made.
+        UsageError: an empty source, or a selection that cannot be meant for one of them.
+    """
+    if not all(text.strip() for text in texts):
+        raise UsageError("an empty SOURCE: expected a picture, a video, a folder, a glob or a stream")
+    plans: list[SourcePlan] = []
+    faulty = 0
+    for text in texts:
+        try:
+            plans += resolve([text])
+        except InputError as error:
+            complain(error)
+            faulty += 1
+    for plan in plans:
+        plan.check(selection)
+    return list(_joined(plans)), faulty
+
+
+def _joined(plans: Sequence[SourcePlan]) -> Iterator[SourcePlan]:
+    """Make one source of pictures that follow each other."""
+    for kind, run in itertools.groupby(plans, key=lambda plan: plan.kind):
+        if kind == "pictures":
+            pictures = list(run)
+            paths = tuple(path for plan in pictures for path in plan.paths)
+            yield replace(pictures[0], paths=paths)
+        else:
+            yield from run
+
+
+def infer_sources(
+    plans: Sequence[SourcePlan], recognizer: Recognizer, options: InferOptions, stop: Stop
+) -> Outcome:
+    """Recognise every face of every source and give out what was asked for.
+
+    Raises:
+        DetectorError: the detector cannot be made, or failed.
+        EngineError: the engine failed.
         InputError: a place for results cannot be written to, or is a source.
     """
-    targets = plan_pictures(pictures, options.output) if options.output else [None] * len(pictures)
+    originals = [path for plan in plans for path in plan.paths]
+    annotated = None if options.output is None else AnnotatedOutput(plans, options.output)
     detector = _load_detector(options)
-    shown: list[tuple[str, Analysis]] = []
-    broken = 0
-    with (
-        open_csv(options.csv, recognizer.spec.labels, pictures) as rows,
-        _progress(options, len(pictures)) as show,
-    ):
-        for number, (picture, target) in enumerate(zip(pictures, targets, strict=True), start=1):
-            try:
-                analysis = _infer_picture(picture, target, recognizer, detector)
-            except EdgeFerError as error:
-                complain(error)
-                broken += 1
-                continue
-            rows.write(str(picture), analysis)
-            if options.json:
-                print_json(analysis_record(str(picture), analysis))
-                if not analysis.faces:
-                    notice(f"{picture}: no face found")
-            else:
-                shown.append((str(picture), _without_pixels(analysis)))
-            show(number)
-    if shown:
-        _show(shown)
-    return broken
+    with ExitStack() as stack:
+        rows = stack.enter_context(open_csv(options.csv, recognizer.spec.labels, originals))
+        if annotated:
+            stack.enter_context(annotated)
+        screen = stack.enter_context(Screen(tables=not options.json))
+        pipeline = stack.enter_context(
+            Pipeline(
+                plans,
+                recognizer,
+                detector,
+                selection=options.selection,
+                smooth=options.smooth,
+                stop=stop,
+            )
+        )
+        delivery = _Delivery(options.json, recognizer.spec.labels, rows, annotated, screen)
+        for event in pipeline:
+            delivery.deliver(event, pipeline.skipped)
+        delivery.close()
+    cut = stop.signal is not None and not delivery.live
+    return Outcome(delivery.faulty, cut, pipeline.held)
+
+
+class _Delivery:
+    """Hands every event to all who want it."""
+
+    def __init__(
+        self,
+        as_json: bool,
+        labels: Sequence[str],
+        rows: FaceWriter,
+        annotated: AnnotatedOutput | None,
+        screen: Screen,
+    ) -> None:
+        self.faulty = 0
+        self.live = False
+        self._json = as_json
+        self._labels = labels
+        self._rows = rows
+        self._annotated = annotated
+        self._screen = screen
+        self._source: Source | None = None
+        self._timeline: Timeline | None = None
+
+    def deliver(self, event: Event, skipped: int) -> None:
+        if isinstance(event, Opened):
+            self._open(event.source)
+        elif isinstance(event, Closed):
+            self.close()
+        elif isinstance(event, Faulty):
+            self.faulty += 1
+            complain(event.error)
+        else:
+            self._give(event, skipped)
+
+    def _open(self, source: Source) -> None:
+        self._source = source
+        self.live = source.kind == "live"
+        self._timeline = Timeline(source.name, self._labels) if source.kind == "video" else None
+        self._screen.open(source)
+
+    def close(self) -> None:
+        """End the source that is open, if one is: with the people that were in it."""
+        source, self._source = self._source, None
+        if source is None:
+            return
+        self._screen.close(self._timeline)
+        if self._annotated:
+            self._annotated.close(source, self._timeline)
+
+    def _give(self, result: Result, skipped: int) -> None:
+        assert self._source is not None  # a source opens before it gives results
+        frame, analysis = result.frame, result.analysis
+        moment = Moment(frame.source, frame.index, frame.time_s)
+        self._rows.write(moment, analysis)
+        if self._json:
+            print_json(analysis_record(moment, analysis))
+            if not analysis.faces and frame.index is None:
+                notice(f"{frame.source}: no face found")
+        if self._timeline is not None and frame.time_s is not None:
+            self._timeline.add(frame.time_s, [_seen(face) for face in analysis.faces])
+        if self._annotated:
+            self._annotated.write(self._source, result)
+        self._screen.give(self._source, result, skipped)
+
+
+def _seen(face: FaceResult) -> TimelineFace:
+    told = face.prediction
+    return TimelineFace(
+        track=face.place.track or 0,
+        label=None if told.abstained else told.label,
+        probabilities=dict(zip(told.labels, told.probabilities.tolist(), strict=True)),
+        reliability=told.reliability,
+    )
 
 
 def _load_detector(options: InferOptions) -> Detector | None:
     if not options.detect:
         return None
-    from edge_fer.detect import load_detector
+    from edge_fer.detectors import load_detector
 
     return load_detector(options.detector)
-
-
-def _infer_picture(
-    path: Path, target: Path | None, recognizer: Recognizer, detector: Detector | None
-) -> Analysis:
-    """Read and analyse one picture, and write the annotated one if it has a place."""
-    started = time.perf_counter()
-    image = read_image(path)
-    decode_ms = 1000 * (time.perf_counter() - started)
-    analysis = recognizer.analyze(image, detector, detect=detector is not None)
-    latency_ms = {"decode": decode_ms, **analysis.latency_ms}
-    latency_ms["total"] += decode_ms
-    if target is not None:
-        from edge_fer.draw import draw_faces
-
-        write_image(target, draw_faces(image, [_annotation(face) for face in analysis.faces]))
-    return replace(analysis, latency_ms=latency_ms)
-
-
-def _annotation(face: FaceResult) -> Annotation:
-    from edge_fer.draw import Annotation
-
-    prediction = face.prediction
-    probabilities = dict(zip(prediction.labels, prediction.probabilities.tolist(), strict=True))
-    return Annotation(
-        box=face.box,
-        label=prediction.label,
-        probability=probabilities[prediction.label],
-        reliability=prediction.reliability,
-        abstained=prediction.abstained,
-        probabilities=probabilities,
-    )
-
-
-def _without_pixels(analysis: Analysis) -> Analysis:
-    # The table comes last; a folder of a hundred thousand pictures must not keep every crop until then.
-    return replace(analysis, faces=tuple(replace(face, crop=face.crop[:0].copy()) for face in analysis.faces))
-
-
-def _progress(options: InferOptions, total: int) -> AbstractContextManager[Callable[[int], None]]:
-    if options.json or total < 2:
-        return nullcontext(lambda done: None)
-    from edge_fer.tables import progress
-
-    return progress("recognising", total)
-
-
-def _show(shown: Sequence[tuple[str, Analysis]]) -> None:
-    """Print the table, and the whole distribution of a face that is the only one."""
-    from edge_fer.tables import face_rows, print_distribution, print_faces
-
-    print_faces([row for source, analysis in shown for row in face_rows(source, analysis)])
-    faces = [face for _, analysis in shown for face in analysis.faces]
-    if len(faces) == 1:
-        print_distribution(faces[0].prediction)

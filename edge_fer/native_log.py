@@ -15,11 +15,27 @@ _INFORMATION = re.compile(
     rb"INFO: |I\d{4} [\d:.]+ +\d+ |WARNING: All log messages before absl"
     rb"|WARNING: \[[gn]pu_registry\.cc"  # accelerators that nobody asked for
 )
+# OpenCV's own ([ WARN:0@0.069] global ..., OpenCV: FFMPEG: ...), and FFmpeg's ([mov,mp4 @ 0x55fdab]).
+_OPENCV = re.compile(rb"\[ ?[A-Z]+:\d+@[\d.]+\] |OpenCV: |\[[^\]]* @ 0x[0-9a-f]+\] ")
 
 
 @contextmanager
 def without_information() -> Iterator[None]:
-    """Hold back standard error of the whole process; at the end write on what is not mere information.
+    """Hold back standard error of the whole process; at the end write on what is not mere information."""
+    with _without(_INFORMATION):
+        yield
+
+
+@contextmanager
+def without_opencv_messages() -> Iterator[None]:
+    """Hold back what OpenCV and FFmpeg say, errors too: for calls whose failure the caller tells."""
+    with _without(_OPENCV):
+        yield
+
+
+@contextmanager
+def _without(unwanted: re.Pattern[bytes]) -> Iterator[None]:
+    """Hold back standard error of the whole process; at the end write on the lines that are not unwanted.
 
     C++ writes to the file descriptor, past `sys.stderr`. For short stretches only: other threads' lines wait
     as well. Where there is no standard error nothing is done.
@@ -40,5 +56,5 @@ def without_information() -> Iterator[None]:
             os.close(saved)
             held.seek(0)
             for line in held:
-                if not _INFORMATION.match(line):
+                if not unwanted.match(line):
                     os.write(_STDERR, line)

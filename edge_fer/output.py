@@ -7,10 +7,11 @@ import json
 import os
 import secrets
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TextIO
+from typing import Protocol, TextIO, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,22 +19,33 @@ from numpy.typing import NDArray
 from edge_fer.errors import InputError
 from edge_fer.recognizer import Analysis, FaceResult
 
-LATENCY_STAGES = ("decode", "detect", "preprocess", "recognise", "total")
-PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+K = TypeVar("K")
+
+LATENCY_STAGES = ("decode", "detect", "track", "preprocess", "recognise", "total")
 
 
-def analysis_record(source: str, analysis: Analysis) -> dict[str, object]:
-    """Return the JSON object of one picture: plain values, None for what is absent.
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """Which frame of which source an analysis is of.
 
-    Args:
-        source: the picture, as it was named.
-        analysis: what was found in it.
+    Attributes:
+        source: the picture, video or stream, as it was named.
+        frame: number of the frame, from 0; None for a picture.
+        time_s: seconds since the source's start; None for a picture.
     """
+
+    source: str
+    frame: int | None = None
+    time_s: float | None = None
+
+
+def analysis_record(moment: Moment, analysis: Analysis) -> dict[str, object]:
+    """Return the JSON object of one picture or frame: plain values, None for what is absent."""
     latency = {stage: analysis.latency_ms.get(stage) for stage in LATENCY_STAGES}
     return {
-        "source": source,
-        "frame": None,
-        "time_s": None,
+        "source": moment.source,
+        "frame": moment.frame,
+        "time_s": None if moment.time_s is None else round(moment.time_s, 6),
         "faces": [_face_record(face) for face in analysis.faces],
         "detector": analysis.detector,
         "latency_ms": {stage: None if value is None else round(value, 3) for stage, value in latency.items()},
@@ -55,8 +67,8 @@ def print_json(record: Mapping[str, object]) -> None:
 class FaceWriter(Protocol):
     """Where rows of a table of faces go."""
 
-    def write(self, source: str, analysis: Analysis) -> None:
-        """Add one row per face, or one without a face for a picture that has none."""
+    def write(self, moment: Moment, analysis: Analysis) -> None:
+        """Add one row per face, or one without a face for a picture or frame that has none."""
         ...
 
 
@@ -64,22 +76,27 @@ class _CsvWriter:
     def __init__(self, stream: TextIO, labels: Sequence[str]) -> None:
         self._rows = csv.writer(stream, lineterminator="\n")
         self._labels = labels
-        columns = ["source", "face", "x", "y", "width", "height", "label", "reliability", "abstained"]
+        columns = ["source", "frame", "time_s", "face", "track", "x", "y", "width", "height"]
+        columns += ["label", "reliability", "abstained"]
         self._rows.writerow(columns + [f"{kind}_{name}" for kind in ("p", "primary") for name in labels])
 
-    def write(self, source: str, analysis: Analysis) -> None:
+    def write(self, moment: Moment, analysis: Analysis) -> None:
+        # None becomes an empty cell.
+        time_s = None if moment.time_s is None else round(moment.time_s, 6)
+        start = [moment.source, moment.frame, time_s]
         if not analysis.faces:
-            self._rows.writerow([source] + [""] * (8 + 2 * len(self._labels)))
+            self._rows.writerow([*start, *[None] * (9 + 2 * len(self._labels))])
         for number, face in enumerate(analysis.faces):
             prediction = face.prediction
-            box = [""] * 4 if face.box is None else [round(side, 2) for side in face.box]
-            answer = [prediction.label, _digits(prediction.reliability), str(prediction.abstained).lower()]
+            box = [None] * 4 if face.box is None else [round(side, 2) for side in face.box]
+            label = None if prediction.abstained else prediction.label
+            answer = [label, _digits(prediction.reliability), str(prediction.abstained).lower()]
             figures = [*prediction.probabilities.tolist(), *prediction.primary.tolist()]
-            self._rows.writerow([source, number, *box, *answer, *map(_digits, figures)])
+            self._rows.writerow([*start, number, face.place.track, *box, *answer, *map(_digits, figures)])
 
 
 class _NoWriter:
-    def write(self, source: str, analysis: Analysis) -> None:
+    def write(self, moment: Moment, analysis: Analysis) -> None:
         pass
 
 
@@ -90,7 +107,7 @@ def open_csv(path: Path | None, labels: Sequence[str], sources: Sequence[Path] =
     Args:
         path: the file, replaced if it is there; None: nothing is written.
         labels: names of the classes.
-        sources: pictures that must not be overwritten.
+        sources: files that are read and must not be overwritten.
 
     Raises:
         InputError: the place cannot be written to, or is a source.
@@ -155,11 +172,12 @@ def temporary_name(path: Path) -> Path:
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
 
 
-def plan_pictures(sources: Sequence[Path], folder: Path) -> list[Path]:
-    """Return where each source's annotated picture goes; all names differ, and none is a source.
+def plan_outputs(wanted: Mapping[K, str], originals: Sequence[Path], folder: Path) -> dict[K, Path]:
+    """Return where each output goes; all names differ, and none is a file that is read.
 
     Args:
-        sources: the pictures, in order; the same name may come from several folders.
+        wanted: for each output the file name that it would like; two sources may have the same.
+        originals: the files that are read.
         folder: made if it is not there.
 
     Raises:
@@ -171,24 +189,23 @@ def plan_pictures(sources: Sequence[Path], folder: Path) -> list[Path]:
         raise InputError(f"{folder} cannot be made a folder: {error.strerror}; name another place") from error
     if not os.access(folder, os.W_OK | os.X_OK):
         raise InputError(f"{folder} cannot be written to: permission denied; name another place")
-    targets = [folder / name for name in _distinct_names(sources)]
-    originals = {_identity(source) for source in sources}
-    for target in targets:
-        if target.exists() and _identity(target) in originals:
+    targets = {key: folder / name for key, name in zip(wanted, _distinct(wanted.values()), strict=True)}
+    read = {_identity(path) for path in originals}
+    for target in targets.values():
+        if target.exists() and _identity(target) in read:
             raise InputError(f"{target} is a source and would be overwritten: give --output another folder")
     return targets
 
 
-def _distinct_names(sources: Sequence[Path]) -> Iterator[str]:
-    """Give each source a file name of its own: photo.jpg, photo-2.jpg ..."""
+def _distinct(names: Iterable[str]) -> Iterator[str]:
+    """Make equal file names differ: photo.jpg, photo-2.jpg ..."""
     taken: set[str] = set()
     numbers: dict[str, int] = {}  # the last number tried, so that many equal names cost no more than one
-    for source in sources:
-        suffix = source.suffix if source.suffix.lower() in PICTURE_SUFFIXES else ".png"
-        name = plain = f"{source.stem}{suffix}"
+    for plain in names:
+        name, path = plain, Path(plain)
         while name.lower() in taken:  # lower: some file systems do not tell the cases apart
             number = numbers[plain.lower()] = numbers.get(plain.lower(), 1) + 1
-            name = f"{source.stem}-{number}{suffix}"
+            name = f"{path.stem}-{number}{path.suffix}"
         taken.add(name.lower())
         yield name
 
@@ -206,12 +223,12 @@ def _face_record(face: FaceResult) -> dict[str, object]:
     return {
         "box": None if face.box is None else [round(float(side), 2) for side in face.box],
         "landmarks": None if face.landmarks is None else np.round(face.landmarks.astype(float), 2).tolist(),
-        "label": prediction.label,
+        "label": None if prediction.abstained else prediction.label,
         "probabilities": _by_label(prediction.labels, prediction.probabilities),
         "primary": _by_label(prediction.labels, prediction.primary),
         "reliability": _digits(prediction.reliability),
         "abstained": prediction.abstained,
-        "track": None,
+        "track": face.place.track,
     }
 
 

@@ -22,7 +22,7 @@ from edge_fer.preprocess import crop_face, crop_whole
 from edge_fer.spec import ModelSpec
 
 if TYPE_CHECKING:
-    from edge_fer.detect import Detector
+    from edge_fer.detectors import Detector
 
 _MAX_BATCH = 64  # rows do not depend on their batch, so a long one is cut to bound memory
 
@@ -54,20 +54,43 @@ class Prediction:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Place:
+    """Where a face is in a picture.
+
+    Attributes:
+        box: x, y, width, height in pixels; None: the whole picture is the face.
+        landmarks: (5, 2) float32, x, y in pixels; None when there are none.
+        track: number of the person's track in a video; None in a single picture.
+    """
+
+    box: tuple[float, float, float, float] | None = None
+    landmarks: NDArray[np.float32] | None = None
+    track: int | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class FaceResult:
     """One face of a picture.
 
     Attributes:
-        box: x, y, width, height in pixels; None when the whole picture is the face.
-        landmarks: (5, 2) float32, x, y in pixels; None when the detector gives none.
+        place: where it is.
         prediction: what the model says of it.
         crop: (S, S, 3) uint8 RGB 0..255, what the model saw.
     """
 
-    box: tuple[float, float, float, float] | None
-    landmarks: NDArray[np.float32] | None
+    place: Place
     prediction: Prediction
     crop: NDArray[np.uint8]
+
+    @property
+    def box(self) -> tuple[float, float, float, float] | None:
+        """x, y, width, height in pixels; None when the whole picture is the face."""
+        return self.place.box
+
+    @property
+    def landmarks(self) -> NDArray[np.float32] | None:
+        """(5, 2) float32, x, y in pixels; None when the detector gives none."""
+        return self.place.landmarks
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +100,7 @@ class Analysis:
     Attributes:
         faces: one entry per face; empty when there is none.
         detector: name of the detector; None when none was asked for.
-        latency_ms: milliseconds for detect (when there was a detector), preprocess, recognise and total.
+        latency_ms: milliseconds for detect (when a detector ran), preprocess, recognise and total.
     """
 
     faces: tuple[FaceResult, ...]
@@ -183,42 +206,75 @@ class Recognizer:
             InputError: the picture has another shape or type.
             DetectorError, EngineError: they failed.
         """
-        if (
-            not isinstance(image, np.ndarray)
-            or image.dtype != np.uint8
-            or image.ndim != 3
-            or image.shape[2] != 3
-        ):
-            raise InputError(f"expected a picture uint8 (H, W, 3) RGB, got {_describe(image)}")
-        detector = (detector or self._default_detector()) if detect else None
+        _check_picture(image)
+        if not detect:
+            return self.recognise(image, (Place(),))
+        detector = detector or self._default_detector()
         started = time.perf_counter()
-        found = detector.detect(image) if detector else []
-        detected = time.perf_counter()
-        if detector:
-            crops = [crop_face(image, face.box, face.landmarks, self.spec.input) for face in found]
-        else:
-            crops = [crop_whole(image, self.spec.input)]
+        found = detector.detect(image)
+        detect_ms = 1000 * (time.perf_counter() - started)
+        analysis = self.recognise(image, [Place(face.box, face.landmarks) for face in found])
+        total_ms = detect_ms + analysis.latency_ms["total"]
+        return Analysis(
+            faces=analysis.faces,
+            detector=detector.name,
+            latency_ms={"detect": detect_ms, **analysis.latency_ms, "total": total_ms},
+        )
+
+    def recognise(self, image: NDArray[np.uint8], places: Sequence[Place]) -> Analysis:
+        """Crop and recognise faces whose places are known, in the order given.
+
+        Args:
+            image: (H, W, 3) uint8 RGB 0..255, upright.
+            places: where the faces are.
+
+        Raises:
+            InputError: the picture has another shape or type.
+            EngineError: the engine failed.
+        """
+        _check_picture(image)
+        started = time.perf_counter()
+        crops = [
+            crop_whole(image, self.spec.input)
+            if place.box is None
+            else crop_face(image, place.box, place.landmarks, self.spec.input)
+            for place in places
+        ]
         cropped = time.perf_counter()
         predictions = self.predict(np.stack(crops)) if crops else []
         done = time.perf_counter()
-        places = [(face.box, face.landmarks) for face in found] if detector else [(None, None)]
         return Analysis(
-            faces=tuple(
-                FaceResult(box, landmarks, prediction, crop)
-                for (box, landmarks), prediction, crop in zip(places, predictions, crops, strict=True)
-            ),
-            detector=detector.name if detector else None,
+            faces=tuple(map(FaceResult, places, predictions, crops)),
+            detector=None,
             latency_ms={
-                **({"detect": 1000 * (detected - started)} if detector else {}),
-                "preprocess": 1000 * (cropped - detected),
+                "preprocess": 1000 * (cropped - started),
                 "recognise": 1000 * (done - cropped),
                 "total": 1000 * (done - started),
             },
         )
 
+    def prediction(
+        self, probabilities: NDArray[np.float32], primary: NDArray[np.float32], reliability: float
+    ) -> Prediction:
+        """Return the prediction that these outputs of the graph, or means of them over time, stand for.
+
+        Args:
+            probabilities: (C,) float32, sums to 1.
+            primary: (C,) float32, sums to 1.
+            reliability: 0..1, of `probabilities`.
+        """
+        return Prediction(
+            labels=self.spec.labels,
+            probabilities=probabilities,
+            primary=primary,
+            reliability=reliability,
+            top=int(probabilities.argmax()),
+            abstained=self.min_reliability is not None and reliability < self.min_reliability,
+        )
+
     def _default_detector(self) -> Detector:
         if self._detector is None:
-            from edge_fer.detect import load_detector
+            from edge_fer.detectors import load_detector
 
             self._detector = load_detector(None)
         return self._detector
@@ -241,24 +297,8 @@ class Recognizer:
         outputs = self.engine.run(batch)
         if not (np.isfinite(outputs.probabilities).all() and np.isfinite(outputs.reliability).all()):
             raise EngineError("the graph answered with values that are not finite: export the bundle again")
-        labels, threshold = self.spec.labels, self.min_reliability
-        return [
-            Prediction(
-                labels,
-                probabilities,
-                primary,
-                reliability,
-                top,
-                threshold is not None and reliability < threshold,
-            )
-            for probabilities, primary, reliability, top in zip(
-                outputs.probabilities,
-                outputs.primary,
-                outputs.reliability.tolist(),
-                outputs.probabilities.argmax(axis=1).tolist(),
-                strict=True,
-            )
-        ]
+        rows = zip(outputs.probabilities, outputs.primary, outputs.reliability.tolist(), strict=True)
+        return [self.prediction(*row) for row in rows]
 
 
 def _threshold(asked: float | str | None, bundle: Bundle) -> float | None:
@@ -287,6 +327,11 @@ def _warnings(bundle: Bundle) -> list[str]:
         texts.append(f"{bundle.path} holds untrained weights: its answers mean nothing")
     strange = uncovered(bundle, str(environment()["cpu_class"]))
     return [*texts, strange] if strange else texts
+
+
+def _check_picture(image: NDArray[np.uint8]) -> None:
+    if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        raise InputError(f"expected a picture uint8 (H, W, 3) RGB, got {_describe(image)}")
 
 
 def _describe(value: object) -> str:

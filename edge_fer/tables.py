@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -14,9 +15,15 @@ from rich.text import Text
 from edge_fer.cli_errors import one_line
 from edge_fer.recognizer import Analysis, Prediction
 
+if TYPE_CHECKING:
+    from edge_fer.timeline import Timeline
+
 _PIPED_WIDTH = 160  # a pipe has no width; long paths should not be folded at 80
 _BAR_CELLS = 24
 _TOP = 3
+_PEOPLE = 40  # rows; a street seen for a week has thousands
+_STRIP_CELLS = 32
+_OTHER_COLUMNS = 84  # width of the table without the time line
 _VERDICT_STYLES = {
     "passed": "green",
     "failed": "bold red",
@@ -73,6 +80,57 @@ def print_distribution(prediction: Prediction) -> None:
         )
     ]
     print_table("Distribution", ("label", "corrected", "primary", ""), rows)
+
+
+def print_people(timeline: Timeline) -> None:
+    """Print the table of people, in the order they came, with a strip of coloured blocks over the whole time.
+
+    The blocks hold each label's letter, which a line below explains; "?" is unsure and "." is absent.
+    """
+    from edge_fer.timeline import LETTERS, UNSURE, clock
+
+    people = timeline.people()
+    shown = sorted(people[:_PEOPLE], key=lambda person: (person.first_s, person.track))
+    out = console()
+    table = Table(title=Text(one_line(f"People in {timeline.source}")), title_justify="left")
+    for column in ("person", "from", "to", "frames", "mostly", "reliability", "abstained", "time line"):
+        table.add_column(column, no_wrap=column == "time line")
+    room = min(_STRIP_CELLS, max(out.width - _OTHER_COLUMNS, 8))
+    for person in shown:
+        mostly = f"{person.label} ({person.shares[person.label]:.0%})" if person.label else UNSURE
+        cells = [
+            f"#{person.track}",
+            clock(person.first_s),
+            clock(person.last_s),
+            f"{person.frames:,}",
+            mostly,
+        ]
+        cells += [f"{person.reliability:.2f}", f"{person.abstained:.0%}"]
+        strip = _strip(timeline.strip(person.track, room), out.color_system is not None)
+        table.add_row(*map(Text, cells), strip)
+    out.print(table)
+    hidden = len(people) - len(shown) + timeline.more
+    if hidden:
+        out.print(f"and {hidden} more, seen more briefly")
+    seen = {label for person in shown for label in person.shares}
+    if seen:
+        out.print(", ".join(f"{letter} {label}" for label, letter in LETTERS.items() if label in seen))
+
+
+def _strip(shown: Sequence[str | None], coloured: bool) -> Text:
+    """Return what was shown, a character each: None is absent."""
+    from edge_fer.draw import label_colour
+    from edge_fer.timeline import LETTERS, UNSURE
+
+    strip = Text()
+    for label in shown:
+        letter = "." if label is None else LETTERS.get(label, label[:1])
+        if not coloured or label is None:
+            strip.append(letter)
+        else:
+            red, green, blue = label_colour(None if label == UNSURE else label)
+            strip.append(letter, style=f"rgb(20,20,20) on rgb({red},{green},{blue})")
+    return strip
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from edge_fer.detect import load_detector
+from edge_fer.detectors import load_detector
 from edge_fer.errors import InputError
 from edge_fer.faces import FaceSet
 from edge_fer.images import decode_image, encode_png, read_image

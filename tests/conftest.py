@@ -30,6 +30,13 @@ SIZE = 16
 Outputs = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]
 
 
+@pytest.fixture(autouse=True)
+def no_installed_detector(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the default detector the cascade, whatever the user of this machine has installed."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
+    monkeypatch.delenv("EDGE_FER_YUNET", raising=False)
+
+
 def refused(path: Path, reason: str) -> str:
     """Check that a bundle is refused in one short line for this reason, and return the line."""
     with pytest.raises(BundleError, match=reason) as error:

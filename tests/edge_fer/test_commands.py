@@ -55,7 +55,8 @@ def test_json_has_the_design_s_shape(tiny_bundle: Path) -> None:
     assert list(record) == ["source", "frame", "time_s", "faces", "detector", "latency_ms"]
     assert (record["source"], record["frame"], record["time_s"]) == (str(ASTRONAUT), None, None)
     assert record["detector"] == "cascade"
-    assert list(record["latency_ms"]) == ["decode", "detect", "preprocess", "recognise", "total"]
+    stages = ["decode", "detect", "track", "preprocess", "recognise", "total"]
+    assert list(record["latency_ms"]) == stages and record["latency_ms"].pop("track") is None
     parts = list(record["latency_ms"].values())
     assert all(value > 0 for value in parts) and parts[-1] == pytest.approx(sum(parts[:-1]), abs=0.01)
     (face,) = record["faces"]
@@ -226,7 +227,9 @@ def test_abstention_is_marked(tiny_bundle: Path, faces: list[Path]) -> None:
         (["--min-reliability", "0"], False),
     ):
         result = infer(tiny_bundle, faces[0], "--no-detect", "--json", *asked)
-        assert json_lines(result)[0]["faces"][0]["abstained"] is expected
+        (face,) = json_lines(result)[0]["faces"]
+        assert face["abstained"] is expected
+        assert (face["label"] is None) is expected and len(face["probabilities"]) == len(LABELS)
     assert "(unsure)" in infer(tiny_bundle, faces[0], "--no-detect", "--min-reliability", "1").stderr
 
 
@@ -309,18 +312,24 @@ def test_strange_file_names_do_no_harm(tiny_bundle: Path, tmp_path: Path) -> Non
     assert {Path(record["source"]).name for record in listed} == set(names)
 
 
-def test_ctrl_c_is_one_line_and_leaves_nothing_half_written(
-    tiny_bundle: Path, tmp_path: Path, faces: list[Path]
+@pytest.mark.parametrize(
+    ("number", "code", "said"),
+    [(signal.SIGINT, 130, b"interrupted\n"), (signal.SIGTERM, 143, b"terminated\n")],
+)
+def test_a_signal_is_one_line_and_leaves_nothing_half_written(
+    tiny_bundle: Path, tmp_path: Path, faces: list[Path], number: int, code: int, said: bytes
 ) -> None:
     arguments = ["infer", *[faces[0]] * 5_000, "--bundle", tiny_bundle, "--no-detect", "--json"]
     done = start(*arguments, "--csv", tmp_path / "faces.csv", "--output", tmp_path / "out")
     assert done.stdout is not None and done.stderr is not None
     assert json.loads(done.stdout.readline())["faces"]
-    done.send_signal(signal.SIGINT)
+    done.send_signal(number)
     rest, text = done.communicate(timeout=60)
-    assert (done.returncode, text) == (130, b"interrupted\n")
-    assert all(json.loads(line) for line in rest.splitlines())
-    assert not [entry.name for entry in tmp_path.rglob("*") if entry.name.endswith((".tmp", ".csv"))]
+    assert (done.returncode, text) == (code, said)
+    lines = [json.loads(line) for line in rest.splitlines()]
+    assert not [entry.name for entry in tmp_path.rglob("*") if entry.name.endswith(".tmp")]
+    with (tmp_path / "faces.csv").open() as stream:
+        assert len(list(csv.DictReader(stream))) == len(lines) + 1 < 5_000
     for picture in (tmp_path / "out").iterdir():
         read_image(picture)
 

@@ -67,7 +67,17 @@ def test_a_link_is_written_through_and_a_device_is_left_alone(
     assert "not a file that could be replaced" in error_lines(result)[0]
 
 
-@pytest.mark.parametrize("source", ["-", "camera:0", "rtsp://host/stream", "https://host/a.jpg"])
-def test_streams_are_named_as_not_built_yet(tiny_bundle: Path, source: str) -> None:
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("camera:99", "camera:99"),
+        ("camera:", "expected camera:0"),
+        ("http://127.0.0.1:9/video", "http://127.0.0.1:9/video"),
+        ("ftp://host/a.mp4", "expected rtsp://, http:// or https://"),
+        ("gst:videotestsrc ! appsink", "without GSTREAMER"),
+    ],
+)
+def test_streams_that_cannot_be_opened_are_one_line(tiny_bundle: Path, source: str, said: str) -> None:
     result = run_command("infer", "--bundle", tiny_bundle, source)
-    assert result.exit_code == 1 and "not built yet" in error_lines(result)[0]
+    assert result.exit_code == 1 and len(error_lines(result)) == 1
+    assert said in error_lines(result)[0]

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 import edge_fer
 from edge_fer.bundle import Bundle, BundleWarning, ModelSpec, write_bundle
-from edge_fer.detect import Detection
+from edge_fer.detectors import Detection
 from edge_fer.engines import EngineOptions, Outputs, load_engine
 from edge_fer.errors import BundleError, EngineError, InputError, UsageError
 from edge_fer.parity.documents import document
@@ -33,7 +33,7 @@ class FakeDetector:
     def __init__(self, *found: Detection) -> None:
         self._found = list(found)
 
-    def detect(self, image: NDArray[np.uint8]) -> list[Detection]:
+    def detect(self, image: NDArray[np.uint8], side: int = 640) -> list[Detection]:
         return self._found
 
 
