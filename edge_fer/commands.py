@@ -9,6 +9,7 @@ import typer
 
 import edge_fer
 import edge_fer.commands_detector
+import edge_fer.commands_doctor
 import edge_fer.commands_infer
 import edge_fer.commands_measure
 import edge_fer.commands_parity
@@ -66,14 +67,19 @@ def info(
         _print_bundle(loaded)
 
 
-for part in (edge_fer.commands_infer, edge_fer.commands_parity, edge_fer.commands_measure):
+for part in (
+    edge_fer.commands_infer,
+    edge_fer.commands_parity,
+    edge_fer.commands_measure,
+    edge_fer.commands_doctor,
+):
     app.registered_commands.extend(part.app.registered_commands)
 app.add_typer(edge_fer.commands_detector.app, name="detector")
 
 
 def _print_bundle(bundle: Bundle) -> None:
     from edge_fer.parity.certificate import bundle_reports, summary
-    from edge_fer.parity.documents import cpu_class_of, gates_of
+    from edge_fer.parity.documents import gates_of, place_of
     from edge_fer.parity.environment import environment
     from edge_fer.parity.table import COLUMNS, table_rows
     from edge_fer.tables import print_table
@@ -84,7 +90,7 @@ def _print_bundle(bundle: Bundle) -> None:
     print_table("Members", ("name", "bytes", "SHA-256"), members)
     reports = bundle_reports(bundle)
     for report in reports:
-        print_table(f"Certificate of {cpu_class_of(report)}", COLUMNS, table_rows(gates_of(report)))
+        print_table(f"Certificate of {place_of(report)}", COLUMNS, table_rows(gates_of(report)))
     notice(summary(bundle, str(environment()["cpu_class"])))
 
 

@@ -57,6 +57,10 @@ MaxFramesOption = Annotated[
     int | None, typer.Option("--max-frames", metavar="N", help="End after N frames of a source.")
 ]
 
+UntrainedOption = Annotated[
+    bool, typer.Option("--allow-untrained", help="Accept a bundle with untrained weights.")
+]
+
 
 @app.command()
 @guarded
@@ -79,14 +83,12 @@ def infer(
     threads: ThreadsOption = None,
     device: DeviceOption = None,
     provider: ProviderOption = None,
-    allow_untrained: Annotated[
-        bool, typer.Option("--allow-untrained", help="Accept a bundle with untrained weights.")
-    ] = False,
+    allow_untrained: UntrainedOption = False,
     debug: DebugOption = False,
 ) -> None:
     """Recognise the expression of every face in pictures, videos and streams."""
     from edge_fer.engines import EngineOptions
-    from edge_fer.inference import InferOptions, infer_sources, resolve_sources
+    from edge_fer.inference import InferOptions, default_threads, infer_sources, resolve_sources
     from edge_fer.sources import Selection
     from edge_fer.stopping import stop_on_signals
 
@@ -105,7 +107,9 @@ def infer(
     if plans:
         recognizer = _load(
             bundle,
-            EngineOptions(engine=engine, threads=threads, device=device, provider=provider),
+            EngineOptions(
+                engine=engine, threads=threads or default_threads(plans), device=device, provider=provider
+            ),
             min_reliability,
             allow_untrained,
             quiet=as_json,

@@ -196,7 +196,7 @@ def _worst_pictures(report: Report, faces: Faces) -> dict[str, bytes]:
 
 
 def _print_report(report: Json, with_data: bool) -> None:
-    from edge_fer.parity.documents import cpu_class_of, gates_of, name_of
+    from edge_fer.parity.documents import gates_of, name_of, place_of
     from edge_fer.parity.gates import SAMPLED
     from edge_fer.parity.render.reading import Value
     from edge_fer.parity.render.summary import SLICE_COLUMNS, slice_rows
@@ -204,7 +204,7 @@ def _print_report(report: Json, with_data: bool) -> None:
     from edge_fer.tables import print_table
 
     gates = gates_of(report)
-    print_table(f"Parity of {name_of(report)}, {cpu_class_of(report)}", COLUMNS, table_rows(gates))
+    print_table(f"Parity of {name_of(report)}, {place_of(report)}", COLUMNS, table_rows(gates))
     for column, rows in slice_rows(Value(report)):
         print_table(f"Slices by {column}", (column, *SLICE_COLUMNS), rows)
     missed = [gate.name for gate in gates if gate.verdict == "not run" and gate.name in SAMPLED]

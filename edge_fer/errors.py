@@ -23,6 +23,28 @@ class EngineError(EdgeFerError):
     """An engine that is not installed, does not load, or is not the one the bundle needs."""
 
 
+class MissingEngineError(EngineError):
+    """An engine whose library does not import here.
+
+    Attributes:
+        engine: onnxruntime, openvino or tflite.
+        reason: what the import said, on one line.
+        remedy: the command that installs the library.
+    """
+
+    def __init__(self, engine: str, reason: str, remedy: str, needed_by: str | None = None) -> None:
+        self.engine, self.reason, self.remedy = engine, reason, remedy
+        text = f"the engine {engine} does not import ({reason})"
+        text += f", and {needed_by} needs it" if needed_by else ""
+        text += f": install it with `{remedy}`"
+        text += (
+            ", or name a bundle of another engine (`edge-fer doctor` shows which are here)"
+            if needed_by
+            else ""
+        )
+        super().__init__(text)
+
+
 class DetectorError(EdgeFerError):
     """A face detector that is not installed or whose model file is not usable."""
 

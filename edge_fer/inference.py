@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from edge_fer.annotated import AnnotatedOutput
 from edge_fer.cli_errors import complain, notice
+from edge_fer.engines import MAX_THREADS
 from edge_fer.errors import InputError, UsageError
 from edge_fer.output import FaceWriter, Moment, analysis_record, open_csv, print_json
 from edge_fer.pipeline.events import Closed, Event, Faulty, Opened, Result
@@ -94,6 +96,17 @@ def _joined(plans: Sequence[SourcePlan]) -> Iterator[SourcePlan]:
             yield replace(pictures[0], paths=paths)
         else:
             yield from run
+
+
+def default_threads(plans: Sequence[SourcePlan]) -> int | None:
+    """Return how many threads one inference gets when nobody says; None: the engine's choice.
+
+    Videos leave a core to reading and finding faces: engines keep their threads spinning for the next run.
+    """
+    if all(plan.kind == "pictures" for plan in plans):
+        return None
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(max(1, cores - 1), MAX_THREADS)
 
 
 def infer_sources(

@@ -8,6 +8,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import IO
 
 _STDERR = 2
 # TensorFlow Lite's own prefix, and absl's: I0512 09:30:00.000000, or I0000 00:00:1715500000.000000.
@@ -46,7 +47,7 @@ def _without(unwanted: re.Pattern[bytes]) -> Iterator[None]:
     except (AttributeError, OSError, ValueError):  # no sys.stderr, closed, or no descriptor
         yield
         return
-    with tempfile.TemporaryFile() as held:
+    with _memory_file() as held:
         os.dup2(held.fileno(), _STDERR)
         try:
             yield
@@ -58,3 +59,11 @@ def _without(unwanted: re.Pattern[bytes]) -> Iterator[None]:
             for line in held:
                 if not unwanted.match(line):
                     os.write(_STDERR, line)
+
+
+def _memory_file() -> IO[bytes]:
+    """Return a file that needs no folder where the system has such: a board's whole disk may be read-only."""
+    try:
+        return os.fdopen(os.memfd_create("edge-fer"), "w+b")
+    except (AttributeError, OSError):  # not Linux, or forbidden
+        return tempfile.TemporaryFile()

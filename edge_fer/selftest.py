@@ -32,8 +32,10 @@ SAME_CLASS_SLACK = 5e-3
 """int8 on the certified CPU class: added to each sample's certified difference. Other kernels for the same
 graph (ONNX Runtime without its fusions) moved the embedded bundle's samples by up to 0.0026."""
 
-OTHER_CLASS_FACTOR, OTHER_CLASS_SLACK = 2.0, 1e-2
-"""int8 on another CPU class, which rounds in other kernels: twice the certified difference, and this."""
+OTHER_CLASS_FACTOR, OTHER_CLASS_SLACK = 2.0, 5e-2
+"""int8 on another CPU class, which rounds in other kernels: twice the certified difference of each sample and
+this. As ARM, OpenVINO moved samples of `grefel-lite` by up to 0.049, ONNX Runtime by 0.0052 (docs/arm64.md).
+"""
 
 SLOW = 2.0
 """Times the certified latency from which on a warning is due."""
@@ -166,8 +168,7 @@ def _tolerance(
 ) -> tuple[NDArray[np.float64], str]:
     """Return how far the `probabilities` of each sample may lie from PyTorch's, (G,), and the reason.
 
-    On the certified class of CPUs every sample has its own certified difference: one that int8 finds hard
-    says nothing of the others.
+    Every sample has its own certified difference: one that int8 finds hard says nothing of the others.
     """
     difference, every = certified.difference, np.ones(samples)
     if bundle.spec.precision != "int8":
@@ -177,13 +178,12 @@ def _tolerance(
             f"{bundle.path} is int8 and its certificate does not say how far the golden samples may differ: "
             "export the bundle again"
         )
+    own = certified.differences
+    own = difference * every if own is None or len(own) != samples else own
     if cpu_class == certified.cpu_class:
-        own = certified.differences
-        own = difference * every if own is None or len(own) != samples else own
         return own + SAME_CLASS_SLACK, f"certified at most {difference:.3g} on this CPU class, {cpu_class}"
     other = f"another CPU class, {certified.cpu_class or 'unknown'}; this is {cpu_class}"
-    loose = OTHER_CLASS_FACTOR * difference + OTHER_CLASS_SLACK
-    return loose * every, f"certified {difference:.3g} on {other}"
+    return OTHER_CLASS_FACTOR * own + OTHER_CLASS_SLACK, f"certified at most {difference:.3g} on {other}"
 
 
 def _check_outputs(golden: Golden, outputs: Outputs, tolerance: NDArray[np.float64], why: str) -> Check:
@@ -241,6 +241,8 @@ def _not_comparable(engine: Engine, certified: _Certified, here: Mapping[str, ob
     """Return why the certified latency says nothing here; empty when it does."""
     if not certified.p50_ms:
         return "the certificate holds no latency"
+    if here["emulated"]:
+        return f"this processor is emulated ({here['emulated']})"
     if here["cpu"] is None or here["cpu"] != certified.cpu:
         return f"certified on {certified.cpu or 'an unknown processor'}, this is {here['cpu'] or 'unknown'}"
     described = engine.describe()

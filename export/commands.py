@@ -99,12 +99,12 @@ def certify_bundle(
 ) -> None:
     """Put reports of other classes of processors into a bundle's certificate; prints the bundle's path."""
     from edge_fer.parity.certificate import bundle_reports
-    from edge_fer.parity.documents import cpu_class_of
+    from edge_fer.parity.documents import place_of
     from export.certificates import add_certificates
 
     written = add_certificates(bundle, certificates, output or bundle)
     typer.echo(output or bundle)
-    notice(f"certified on {', '.join(cpu_class_of(report) for report in bundle_reports(written))}")
+    notice(f"certified on {', '.join(place_of(report) for report in bundle_reports(written))}")
 
 
 def finish(exported: Exported, *, keep_failed: bool, strict: bool) -> None:

@@ -18,6 +18,7 @@ from edge_fer.detectors.base import (
 from edge_fer.errors import DetectorError
 
 _FILE = "haarcascade_frontalface_default.xml"
+_DEBIAN_FOLDER = "/usr/share/opencv4/haarcascades"  # the wheels bring the file, Debian's package does not
 _NEIGHBOURS = 6
 _SCALE = 1.1
 _SMALLEST_SHARE = 20  # the smallest face looked for: 1/20 of the searched picture's longer side ...
@@ -36,15 +37,19 @@ class CascadeDetector:
 
     def __init__(self) -> None:
         self._cv2 = import_opencv()
-        if not hasattr(self._cv2, "CascadeClassifier") or not hasattr(self._cv2, "data"):
+        if not hasattr(self._cv2, "CascadeClassifier"):
             raise DetectorError(
                 f"OpenCV {self._cv2.__version__} has no cascade detector: "
                 f"install {OPENCV_PACKAGE} or give a YuNet model with --detector"
             )
-        path = Path(self._cv2.data.haarcascades) / _FILE
+        folder = self._cv2.data.haarcascades if hasattr(self._cv2, "data") else _DEBIAN_FOLDER
+        path = Path(folder) / _FILE
         self._cascade = self._cv2.CascadeClassifier(str(path))
         if self._cascade.empty():
-            raise DetectorError(f"{path}: expected OpenCV's cascade file; reinstall opencv-python-headless")
+            raise DetectorError(
+                f"{path}: expected OpenCV's cascade file; install {OPENCV_PACKAGE}, or "
+                "Debian's opencv-data beside its python3-opencv"
+            )
 
     def detect(self, image: NDArray[np.uint8], side: int = SEARCHED_SIDE) -> list[Detection]:
         """Find upright frontal faces, hardly overlapping; see `Detector.detect`.

@@ -5,11 +5,11 @@ from __future__ import annotations
 import importlib
 from typing import cast
 
-from edge_fer.bundle import Bundle
-from edge_fer.engines.base import Engine, EngineClass, EngineOptions, Outputs
-from edge_fer.errors import EngineError
+from edge_fer.bundle import Bundle, default_bundle
+from edge_fer.engines.base import Engine, EngineClass, EngineOptions, Installed, Outputs
+from edge_fer.errors import BundleError, EngineError, MissingEngineError
 
-__all__ = ["Engine", "EngineOptions", "Outputs", "load_engine"]
+__all__ = ["NAMES", "Engine", "EngineOptions", "Installed", "Outputs", "installed", "load_engine"]
 
 MAX_THREADS = 64  # engines start every thread they are told to; thousands would take the machine down
 _ENGINES = {
@@ -17,6 +17,7 @@ _ENGINES = {
     "openvino": "edge_fer.engines.openvino:OpenVinoEngine",
     "tflite": "edge_fer.engines.tflite:TfliteEngine",
 }
+NAMES = tuple(_ENGINES)
 _TARGETS = {"onnxruntime": ("onnx",), "openvino": ("openvino",), "tflite": ("tflite",)}
 
 
@@ -39,6 +40,29 @@ def load_engine(bundle: Bundle, options: EngineOptions | None = None) -> Engine:
         )
     if options.threads is not None and not 1 <= options.threads <= MAX_THREADS:
         raise EngineError(f"expected 1 to {MAX_THREADS} threads, got {options.threads}")
+    try:
+        return _engine_class(name).load(bundle, options)
+    except MissingEngineError as error:
+        raise MissingEngineError(name, error.reason, error.remedy, _called(bundle)) from error
+
+
+def installed(name: str) -> Installed:
+    """Import an engine's library, one of `NAMES`, and say what it is.
+
+    Raises:
+        MissingEngineError: it does not import here.
+    """
+    return _engine_class(name).installed()
+
+
+def _engine_class(name: str) -> EngineClass:
     module, _, attribute = _ENGINES[name].partition(":")
-    engine_class = cast(EngineClass, getattr(importlib.import_module(module), attribute))
-    return engine_class.load(bundle, options)
+    return cast(EngineClass, getattr(importlib.import_module(module), attribute))
+
+
+def _called(bundle: Bundle) -> str:
+    try:
+        embedded = bundle.path == default_bundle()
+    except BundleError:
+        embedded = False
+    return "the embedded bundle" if embedded else str(bundle.path)

@@ -63,6 +63,22 @@ class EngineOptions:
     profile: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Installed:
+    """An engine's library as it imports here.
+
+    Attributes:
+        package: the distribution that it comes from.
+        version: of the library.
+        places: what `--provider` may name (onnxruntime, tflite), or `--device` (openvino); being listed says
+            that the library was built for a place, not that the place is in order.
+    """
+
+    package: str
+    version: str
+    places: tuple[str, ...]
+
+
 class NodeTime(NamedTuple):
     """What one executed node of a graph took in one run.
 
@@ -112,6 +128,14 @@ class Engine(Protocol):
 
 class EngineClass(Protocol):
     """What the registry names: it makes an engine from a verified bundle."""
+
+    def installed(self) -> Installed:
+        """Import the engine's library and say what it is.
+
+        Raises:
+            MissingEngineError: it does not import.
+        """
+        ...
 
     def load(self, bundle: Bundle, options: EngineOptions) -> Engine:
         """Load the bundle's graph.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import tempfile
@@ -12,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_fer.bundle import Bundle
-from edge_fer.engines.base import WARM_UP_RUNS, EngineOptions, NodeTime, Outputs
+from edge_fer.engines.base import WARM_UP_RUNS, EngineOptions, Installed, NodeTime, Outputs
 from edge_fer.engines.contract import TypeNames, check_contract, check_images, one_line
-from edge_fer.errors import EngineError
+from edge_fer.errors import EngineError, MissingEngineError
 from edge_fer.spec import ModelSpec
 
 if TYPE_CHECKING:
@@ -44,6 +45,18 @@ class OnnxRuntimeEngine:
         self._size = int(session.get_inputs()[0].shape[1])
 
     @classmethod
+    def installed(cls) -> Installed:
+        """Import ONNX Runtime and return its package, version and providers.
+
+        Raises:
+            MissingEngineError: it does not import.
+        """
+        library = _import_onnxruntime()
+        package = str(getattr(library, "package_name", "onnxruntime"))  # onnxruntime-gpu calls itself so
+        places = _friendly(library.get_available_providers())
+        return Installed(package, library.__version__, tuple(sorted(places)))
+
+    @classmethod
     def load(cls, bundle: Bundle, options: EngineOptions) -> OnnxRuntimeEngine:
         """Load a verified bundle's graph and compare it with the spec.
 
@@ -62,14 +75,7 @@ class OnnxRuntimeEngine:
             EngineError: ONNX Runtime or the provider does not load, or the graph breaks the contract.
         """
         options = options or EngineOptions()
-        # From 1.29 on the Linux wheels report to their maker unless told not to before they are imported.
-        os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-        try:
-            import onnxruntime
-        except ImportError as error:
-            raise EngineError(
-                f"the engine onnxruntime does not import ({error}): install it with `pip install onnxruntime`"
-            ) from error
+        onnxruntime = _import_onnxruntime()
         provider, provider_options = _choose_provider(options, onnxruntime.get_available_providers())
         settings = onnxruntime.SessionOptions()
         settings.log_severity_level = _FATAL
@@ -164,12 +170,26 @@ class OnnxRuntimeEngine:
         return [nodes[start : start + each] for start in range((recorded - runs) * each, len(nodes), each)]
 
 
+def _import_onnxruntime() -> Any:  # the library comes without types
+    # From 1.29 on the Linux wheels report to their maker unless told not to before they are imported.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    try:
+        return importlib.import_module("onnxruntime")
+    except ImportError as error:
+        raise MissingEngineError("onnxruntime", one_line(error), "pip install onnxruntime") from error
+
+
+def _friendly(available: list[str]) -> dict[str, str]:
+    """Return ONNX Runtime's names of providers by the names that the options take."""
+    return {name.removesuffix(_SUFFIX).lower(): name for name in available}
+
+
 def _choose_provider(options: EngineOptions, available: list[str]) -> tuple[str, dict[str, str]]:
     """Return ONNX Runtime's name and options of the provider asked for; the processor when none is."""
     kind, _, index = (options.device or "").lower().partition(":")
     kind = "cuda" if kind == "gpu" else kind
     asked = (options.provider or kind or "cpu").lower()
-    friendly = {name.removesuffix(_SUFFIX).lower(): name for name in available}
+    friendly = _friendly(available)
     provider = friendly.get(asked.removesuffix(_SUFFIX.lower()))
     if provider is None:
         raise EngineError(

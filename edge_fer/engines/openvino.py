@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_fer.bundle import Bundle
-from edge_fer.engines.base import WARM_UP_RUNS, EngineOptions, NodeTime, Outputs
+from edge_fer.engines.base import WARM_UP_RUNS, EngineOptions, Installed, NodeTime, Outputs
 from edge_fer.engines.contract import TypeNames, Value, check_contract, check_images, one_line
-from edge_fer.errors import EngineError
+from edge_fer.errors import EngineError, MissingEngineError
 from edge_fer.spec import GRAPH_FILES, ModelSpec
 
 if TYPE_CHECKING:
@@ -68,6 +68,18 @@ class OpenVinoEngine:
         self._request = compiled.create_infer_request()
         self._lock = threading.Lock()  # a request holds one inference at a time
         self._runs = 0
+
+    @classmethod
+    def installed(cls) -> Installed:
+        """Import OpenVINO and return its version and devices.
+
+        Raises:
+            MissingEngineError: it does not import.
+        """
+        library = _import_openvino()
+        devices = (name.lower() for name in library.Core().available_devices)
+        version = str(library.__version__).partition("-")[0]  # the rest tells its makers of their build
+        return Installed("openvino", version, tuple(sorted(devices)))
 
     @classmethod
     def load(cls, bundle: Bundle, options: EngineOptions) -> OpenVinoEngine:
@@ -201,10 +213,7 @@ def _import_openvino() -> Any:  # the library comes without types
     try:
         import openvino
     except ImportError as error:
-        raise EngineError(
-            f"the engine openvino does not import ({error}): "
-            "install it with `pip install 'edge-fer[openvino]'`"
-        ) from error
+        raise MissingEngineError("openvino", one_line(error), "pip install 'edge-fer[openvino]'") from error
     return openvino
 
 

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_fer.bundle import Bundle
-from edge_fer.engines.base import EngineOptions, NodeTime, Outputs
+from edge_fer.engines.base import EngineOptions, Installed, NodeTime, Outputs
 from edge_fer.engines.contract import TypeNames, Value, check_contract, check_images, one_line
-from edge_fer.errors import EngineError
+from edge_fer.errors import EngineError, MissingEngineError
 from edge_fer.native_log import without_information
 from edge_fer.spec import ModelSpec
 
@@ -41,6 +41,16 @@ class TfliteEngine:
             name: (int(details["index"]), tuple(int(side) for side in details["shape"][1:]))
             for name, details in outputs.items()
         }
+
+    @classmethod
+    def installed(cls) -> Installed:
+        """Import TensorFlow Lite and return the package that it comes from, its version and providers.
+
+        Raises:
+            MissingEngineError: neither package imports.
+        """
+        _, package = _import_interpreter()
+        return Installed(_PACKAGES[package], _version(package), _PROVIDERS)
 
     @classmethod
     def load(cls, bundle: Bundle, options: EngineOptions) -> TfliteEngine:
@@ -100,13 +110,9 @@ class TfliteEngine:
 
     def describe(self) -> dict[str, object]:
         """Return engine, version, provider and threads (None: TensorFlow Lite's own choice)."""
-        try:
-            number = version(_PACKAGES[self._package])
-        except PackageNotFoundError:  # built from source, as boards have it
-            number = "unknown"
         return {
             "engine": self.name,
-            "version": f"{_PACKAGES[self._package]} {number}",
+            "version": f"{_PACKAGES[self._package]} {_version(self._package)}",
             "provider": "xnnpack",
             "threads": self._threads,
         }
@@ -131,6 +137,13 @@ class TfliteEngine:
             return profile.run(images[:1], runs)
 
 
+def _version(package: str) -> str:
+    try:
+        return version(_PACKAGES[package])
+    except PackageNotFoundError:  # built from source, as boards have it
+        return "unknown"
+
+
 def _check_place(options: EngineOptions) -> None:
     """Refuse every place but the processor: this engine knows no other."""
     if (options.device or "cpu").lower() != "cpu":
@@ -145,17 +158,17 @@ def _import_interpreter() -> tuple[Any, str]:
     """Return the Interpreter class and the package that it comes from.
 
     Raises:
-        EngineError: neither package imports.
+        MissingEngineError: neither package imports.
     """
-    first: ImportError | None = None
+    errors: list[ImportError] = []
     for package in _PACKAGES:
         try:
             return importlib.import_module(f"{package}.interpreter").Interpreter, package
         except ImportError as error:
-            first = first or error
-    raise EngineError(
-        f"the engine tflite does not import ({first}): install it with `pip install 'edge-fer[tflite]'`"
-    ) from first
+            errors.append(error)
+    # One that is there and broken says more than one that is not there.
+    told = next((error for error in errors if not isinstance(error, ModuleNotFoundError)), errors[0])
+    raise MissingEngineError("tflite", one_line(told), "pip install 'edge-fer[tflite]'") from told
 
 
 def _check_contract(

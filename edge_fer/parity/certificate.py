@@ -7,7 +7,7 @@ from pathlib import Path
 
 from edge_fer.bundle import Bundle
 from edge_fer.errors import BundleError, InputError
-from edge_fer.parity.documents import Json, cpu_class_of, name_of, reports_of
+from edge_fer.parity.documents import Json, cpu_class_of, name_of, place_of, reports_of
 from edge_fer.parity.environment import UNKNOWN
 from edge_fer.spec import parse_object
 
@@ -114,4 +114,4 @@ def summary(bundle: Bundle, cpu_class: str) -> str:
     if isinstance(flips, int):
         said += f", {flips:,} labels changed"
     size = ", size only" if report["size_only"] else ""
-    return f"{name_of(report)}: {said}{size}, certified on {cpu_class_of(report)}"
+    return f"{name_of(report)}: {said}{size}, certified on {place_of(report)}"

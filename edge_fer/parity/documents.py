@@ -83,3 +83,15 @@ def cpu_class_of(report: Json) -> str:
     """Return the class of CPUs that a report was made on."""
     environment = report["environment"]
     return str(environment["cpu_class"]) if isinstance(environment, dict) else ""
+
+
+def emulated_of(report: Json) -> str | None:
+    """Return what emulated the processor that a report was made on; None for a real one."""
+    environment = report["environment"]
+    emulated = environment.get("emulated") if isinstance(environment, dict) else None
+    return str(emulated) if emulated else None
+
+
+def place_of(report: Json) -> str:
+    """Return the class of CPUs that a report was made on, and that it was emulated where it was."""
+    return f"{cpu_class_of(report)} (emulated)" if emulated_of(report) else cpu_class_of(report)

@@ -28,6 +28,9 @@ FEATURES = re.compile(
 )
 MODEL_KEYS = ("model name", "Model", "Hardware", "CPU part")
 CPUINFO = Path("/proc/cpuinfo")
+EMULATED = "EDGE_FER_EMULATED"
+"""Environment variable that whoever emulates a processor sets, to such as `qemu-user 10.0, cortex-a72`, since
+a program cannot tell for certain. Every report has it, so that none passes for one from a board."""
 UNKNOWN = " unknown"
 """What ends the class of a processor that the system tells nothing of: two such may be anything."""
 
@@ -45,6 +48,7 @@ def environment(engine: Engine | None = None) -> dict[str, object]:
         "cpu": model or platform.processor() or None,
         "cpu_class": cpu_class(machine, features),
         "features": sorted(filter(FEATURES.fullmatch, features)),
+        "emulated": os.environ.get(EMULATED) or None,
         "cores": os.cpu_count(),
         "threads": described.get("threads"),
         "versions": {

@@ -263,6 +263,17 @@ def test_information_is_held_back_and_warnings_are_not(capfd: pytest.CaptureFixt
     assert capfd.readouterr().err == "ERROR: no\n"
 
 
+@pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="this system has no files in memory")
+def test_information_is_held_back_where_no_folder_can_be_written_to(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr("tempfile.tempdir", str(tmp_path / "missing"))
+        with without_information():
+            os.write(2, b"INFO: Created a delegate\nERROR: no\n")
+    assert capfd.readouterr().err == "ERROR: no\n"
+
+
 def test_what_fails_inside_is_raised_and_standard_error_is_back(capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(ValueError, match="inside"), without_information():
         raise ValueError("inside")

@@ -60,6 +60,21 @@ def test_a_bundle_gets_a_certificate_per_class_its_own_first(
     assert [one["faces"] for one in bundle_reports(Bundle.load(bundle))] == [12, 7, 9]
 
 
+def test_an_emulated_report_never_replaces_that_of_a_board(
+    command: Command, bundle: Path, tmp_path: Path
+) -> None:
+    real, emulated = board(bundle, faces=5), board(bundle, faces=7)
+    emulated["environment"]["emulated"] = "qemu-user 10.0, cortex-a76"
+    first, second = (written(tmp_path / f"{one['faces']}.json", one) for one in (real, emulated))
+    done = command("certify", bundle, second)
+    assert done.code == 0 and done.errors[-1].endswith("aarch64 dotprod (emulated)")
+    assert command("certify", bundle, first).code == 0
+    assert bundle_reports(Bundle.load(bundle))[1] == real
+    refused = command("certify", bundle, second)
+    assert refused.code == 1 and "an emulated one (qemu-user 10.0, cortex-a76)" in refused.errors[0]
+    assert bundle_reports(Bundle.load(bundle))[1] == real
+
+
 def test_another_place_leaves_the_bundle_alone(command: Command, bundle: Path, tmp_path: Path) -> None:
     before = Bundle.load(bundle).digest
     done = command(

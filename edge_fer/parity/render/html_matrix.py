@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from edge_fer.parity.documents import cpu_class_of, name_of
+from edge_fer.parity.documents import name_of, place_of
 from edge_fer.parity.render.elements import Section, cards, icon, pill, section, style
 from edge_fer.parity.render.markup import Markup, join, tag
 from edge_fer.parity.render.plot_inline import side_by_side
@@ -17,6 +17,7 @@ from edge_fer.parity.render.summary import (
     gate_rows,
     headline,
     matrix_figures,
+    processor,
     verdict,
 )
 
@@ -53,7 +54,7 @@ def short_titles(reports: Sequence[Value]) -> list[tuple[str, ...]]:
     """
     bases = [f"{one['bundle']['target'].text} {one['bundle']['precision'].text}" for one in reports]
     repeated = {base for base, number in Counter(bases).items() if number > 1}
-    places = [(one["bundle"]["model"].text, cpu_class_of(one.object)) for one in reports]
+    places = [(one["bundle"]["model"].text, place_of(one.object)) for one in reports]
     titles = []
     for index, (base, place) in enumerate(zip(bases, places, strict=True), 1):
         alike = [other for name, other in zip(bases, places, strict=True) if name == base]
@@ -65,7 +66,7 @@ def short_titles(reports: Sequence[Value]) -> list[tuple[str, ...]]:
 
 
 def _row(index: int, report: Value, gates: dict[str, GateRow], names: Sequence[str]) -> list[str]:
-    where = tag("span", report["environment"]["cpu_class"].text, class_="margin-text")
+    where = tag("span", processor(report), class_="margin-text")
     link = tag("a", f"{index} {name_of(report.object)}", href=f"#r{index}")
     cells = [_verdict(gates[name]) if name in gates else DASH for name in names]
     return [

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import cast
 
-from edge_fer.parity.documents import cpu_class_of, name_of
+from edge_fer.parity.documents import name_of, place_of
 from edge_fer.parity.gates import Gate, Verdict
 from edge_fer.parity.render.reading import (
     DASH,
@@ -119,7 +119,13 @@ def _between(interval: str) -> str:
 
 def numbered(index: int, report: Value) -> str:
     """Name a report among several, which may be of one bundle on two machines."""
-    return f"{index} {name_of(report.object)} on {cpu_class_of(report.object)}"
+    return f"{index} {name_of(report.object)} on {place_of(report.object)}"
+
+
+def processor(report: Value) -> str:
+    """Name the class of processors, and say that it was emulated where it was."""
+    where = report["environment"]
+    return f"{where['cpu_class'].text} (emulated)" if where["emulated"] else where["cpu_class"].text
 
 
 def verdict(report: Value) -> str:
@@ -142,10 +148,10 @@ def tally(reports: Sequence[Value]) -> str:
 
 def compared(report: Value) -> str:
     """Say in one sentence what was compared with what, on what."""
-    bundle, where = report["bundle"], report["environment"]
+    bundle = report["bundle"]
     model, faces = bundle["model"].text, report["faces"].number
     what = f"{model}, exported for {bundle['target'].text} as {bundle['precision'].text}"
-    ran = f"run by {bundle['engine'].text} on {where['cpu_class'].text}"
+    ran = f"run by {bundle['engine'].text} on {processor(report)}"
     if not faces:
         return f"{what} and {ran}: no faces were compared with the float checkpoint."
     name = report["reference"]["name"]

@@ -7,11 +7,12 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from edge_fer.detectors import Detection, Detector, load_detector
+from edge_fer.detectors import Detection, Detector, cascade, load_detector
 from edge_fer.detectors.cascade import CascadeDetector, _without_overlaps
 from edge_fer.detectors.yunet import YunetDetector
 from edge_fer.errors import DetectorError
@@ -204,3 +205,15 @@ def test_importing_the_package_imports_neither_opencv_nor_an_engine() -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT, timeout=60
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_an_opencv_without_its_data_takes_the_distribution_s_cascade(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, astronaut: NDArray[np.uint8]
+) -> None:
+    folder = cv2.data.haarcascades
+    monkeypatch.delattr(cv2, "data")
+    monkeypatch.setattr(cascade, "_DEBIAN_FOLDER", folder)
+    assert len(CascadeDetector().detect(astronaut)) == 1
+    monkeypatch.setattr(cascade, "_DEBIAN_FOLDER", str(tmp_path))
+    with pytest.raises(DetectorError, match="opencv-data"):
+        CascadeDetector()

@@ -60,3 +60,12 @@ def test_environment_is_plain_json_without_names_of_the_host(monkeypatch: pytest
     assert found["features"] == ["asimd"]
     assert "1234abcd" not in text
     assert not platform.node() or platform.node() not in {str(value) for value in found.values()}
+
+
+def test_an_emulated_processor_is_told_from_a_real_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    for value, expected in (("qemu-user 10.0, cortex-a72",) * 2, ("", None), (None, None)):
+        if value is None:
+            monkeypatch.delenv("EDGE_FER_EMULATED")
+        else:
+            monkeypatch.setenv("EDGE_FER_EMULATED", value)
+        assert environment.environment()["emulated"] == expected

@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
+from edge_fer.parity.render.html import render_html
 from edge_fer.parity.render.markdown import plain, render_markdown
 from edge_fer.parity.render.reading import Value
 from edge_fer.parity.render.summary import SLICE_COLUMNS, slice_rows
 from tests.edge_fer.parity.render.sample_report import Sample, sample_report
-from tests.edge_fer.parity.render.test_html import planted
+from tests.edge_fer.parity.render.test_html import parse, planted, texts
 
 REPORT = sample_report()
 BAD = sample_report(Sample(noise=0.45, target="tflite", speed=1.05, seed=2))
@@ -117,6 +118,16 @@ def test_several_reports_start_with_a_table_of_all() -> None:
     signs = {"passed": "✔", "failed": "✘", "undecided": "?", "not run": "–", "size only": "▽"}
     assert rows[1][2 : 2 + len(BAD["gates"])] == [signs[gate["verdict"]] for gate in BAD["gates"]]
     assert text.count("<details>") == text.count("</details>") == 8  # and of each, two slices
+
+
+def test_an_emulated_processor_is_called_so_wherever_it_is_named() -> None:
+    emulated = copy.deepcopy(REPORT)
+    emulated["environment"]["emulated"] = "qemu-user 10.0, cortex-a76"
+    both = render_markdown([REPORT, emulated]), texts(parse(render_html([REPORT, emulated])))
+    for several, alone in zip(both, (render_markdown([emulated]), render_html([emulated])), strict=True):
+        assert "x86-64 avx512-vnni (emulated)" in several and "x86-64 avx512-vnni (emulated)" in alone
+        assert "on x86-64 avx512-vnni:" in several or "on x86-64 avx512-vnni." in several  # the real one
+    assert "(emulated)" not in render_markdown([REPORT]) + render_html([REPORT])
 
 
 def test_absent_figures_are_said_to_be_absent() -> None:
