@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from edge_fer.video_writer import VideoWriter
 
 _TIMELINE = " (time line)"
+_LONGEST_STEM = 100  # letters of an address; a pipeline of GStreamer's may be longer than a file's name
 _LIVE_GAP_S = 5.0  # writing out a longer outage, frame by frame, would hold up what comes after it
 
 
@@ -32,6 +33,9 @@ class AnnotatedOutput(AbstractContextManager["AnnotatedOutput"]):
         plans: the sources.
         folder: made if it is not there.
 
+    Attributes:
+        files: what may be written, through links.
+
     Raises:
         InputError: the folder cannot be written to, or a source would be overwritten.
     """
@@ -39,6 +43,7 @@ class AnnotatedOutput(AbstractContextManager["AnnotatedOutput"]):
     def __init__(self, plans: Sequence[SourcePlan], folder: Path) -> None:
         originals = [path for plan in plans for path in plan.paths]
         self._places = plan_outputs(_wanted(plans), originals, folder)
+        self.files = frozenset(path.resolve() for path in self._places.values())
         self._video: VideoWriter | None = None
         self._placement: Placement | None = None
 
@@ -112,8 +117,12 @@ def _wanted(plans: Sequence[SourcePlan]) -> dict[str, str]:
             for path in plan.paths:
                 wanted[str(path)] = path.name if path.suffix.lower() in WRITTEN else f"{path.stem}.png"
             continue
-        stem = plan.paths[0].stem if plan.paths else re.sub(r"[^A-Za-z0-9]+", "-", plan.name).strip("-")
+        stem = plan.paths[0].stem if plan.paths else _plain(plan.name)
         wanted[plan.name] = f"{stem or 'stdin'}.mp4"
         if plan.kind == "video":
             wanted[plan.name + _TIMELINE] = f"{stem or 'stdin'}-timeline.png"
     return wanted
+
+
+def _plain(address: str) -> str:
+    return re.sub(r"[^A-Za-z0-9]+", "-", address)[:_LONGEST_STEM].strip("-")

@@ -111,20 +111,20 @@ def write(
     region = _region(pixels, (left, top, left + width, top + height))
     if region.size:
         skip_x, skip_y = max(-left, 0), max(-top, 0)
-        part = mask[skip_y : skip_y + region.shape[0], skip_x : skip_x + region.shape[1]]
+        part = mask[skip_y : skip_y + region.shape[0], skip_x : skip_x + region.shape[1]].astype(np.uint16)
         # (v * 255 + 255) >> 8 is v: what no letter covers stays exactly as it is, and 16 bits are enough.
         blended = region * (255 - part) + np.array(colour, np.uint16) * part
         region[:] = (blended + 255) >> 8
 
 
-@lru_cache(maxsize=1024)
-def _letters(text: str, size: int, anchor: str) -> tuple[NDArray[np.uint16], int, int]:
+@lru_cache(maxsize=256)  # at 4K a text takes 70 kB
+def _letters(text: str, size: int, anchor: str) -> tuple[NDArray[np.uint8], int, int]:
     """Return the (h, w, 1) coverage 0..255 of a text, and the place of its corner from the anchor."""
     canvas = ImageDraw.Draw(Image.new("L", (1, 1)))
     left, top, right, bottom = (int(side) for side in canvas.textbbox((0, 0), text, font(size), anchor))
     picture = Image.new("L", (right - left + 2, bottom - top + 2))
     ImageDraw.Draw(picture).text((1 - left, 1 - top), text, 255, font(size), anchor)
-    return np.asarray(picture).astype(np.uint16)[..., None], left - 1, top - 1
+    return np.array(picture)[..., None], left - 1, top - 1
 
 
 def _region(pixels: Pixels, place: Rectangle) -> Pixels:

@@ -12,6 +12,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import ParamSpec, TextIO, TypeVar
 
 import typer
@@ -57,6 +58,7 @@ def guarded(command: Callable[_P, _R]) -> Callable[_P, _R]:
 
 def run_app(app: typer.Typer) -> None:
     """Run an application as a process: what its parser refuses becomes one line, too, and Ctrl-C is told."""
+    _hold_standard_streams()
     try:
         code = app(standalone_mode=False)
     except (typer.Abort, KeyboardInterrupt):
@@ -128,6 +130,21 @@ def _say(kind: str, text: object) -> None:
         sys.stderr.flush()
     except OSError:
         pass  # nobody listens; the exit code still tells
+
+
+def _hold_standard_streams() -> None:
+    """Put nothing where the caller closed a standard stream: the next file would get its number.
+
+    Libraries write to those numbers, and into that file. Standard error gets a stream, too; without it every
+    line for people would be a failure of its own.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number: this one
+    if sys.stderr is None:
+        sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 (as long as the process)
 
 
 def _explain_os_error(error: OSError) -> str:

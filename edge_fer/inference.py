@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from edge_fer.annotated import AnnotatedOutput
 from edge_fer.cli_errors import complain, notice
 from edge_fer.engines import MAX_THREADS
-from edge_fer.errors import InputError, UsageError
+from edge_fer.errors import EdgeFerError, InputError, UsageError
 from edge_fer.output import FaceWriter, Moment, analysis_record, open_csv, print_json
 from edge_fer.pipeline.events import Closed, Event, Faulty, Opened, Result
 from edge_fer.pipeline.pipeline import Pipeline
@@ -70,7 +70,8 @@ def resolve_sources(texts: Sequence[str], selection: Selection) -> tuple[list[So
     """Return what the sources stand for, and how many of them are broken; each gets its line.
 
     Raises:
-        UsageError: an empty source, or a selection that cannot be meant for one of them.
+        UsageError: an empty source, a selection that cannot be meant for one of them, or more sources behind
+            one that never ends.
     """
     if not all(text.strip() for text in texts):
         raise UsageError("an empty SOURCE: expected a picture, a video, a folder, a glob or a stream")
@@ -84,6 +85,11 @@ def resolve_sources(texts: Sequence[str], selection: Selection) -> tuple[list[So
             faulty += 1
     for plan in plans:
         plan.check(selection)
+        if plan.kind == "live" and plan is not plans[-1] and not selection.ends():
+            raise UsageError(
+                f"{plan.name} never ends, so what follows would never be read: give it last, or --max-frames"
+                " or --end, or run one process for each camera"
+            )
     return list(_joined(plans)), faulty
 
 
@@ -114,6 +120,8 @@ def infer_sources(
 ) -> Outcome:
     """Recognise every face of every source and give out what was asked for.
 
+    When something fails while a live source is open, what was done until then is kept.
+
     Raises:
         DetectorError: the detector cannot be made, or failed.
         EngineError: the engine failed.
@@ -121,6 +129,8 @@ def infer_sources(
     """
     originals = [path for plan in plans for path in plan.paths]
     annotated = None if options.output is None else AnnotatedOutput(plans, options.output)
+    if annotated and options.csv and options.csv.resolve() in annotated.files:
+        raise InputError(f"{options.csv}: an annotated file gets this name, name another for the table")
     detector = _load_detector(options)
     with ExitStack() as stack:
         rows = stack.enter_context(open_csv(options.csv, recognizer.spec.labels, originals))
@@ -138,9 +148,17 @@ def infer_sources(
             )
         )
         delivery = _Delivery(options.json, recognizer.spec.labels, rows, annotated, screen)
-        for event in pipeline:
-            delivery.deliver(event, pipeline.skipped)
+        failure: Exception | None = None
+        try:
+            for event in pipeline:
+                delivery.deliver(event, pipeline.skipped)
+        except (EdgeFerError, OSError) as error:
+            if not delivery.live:  # a file can be run again; what a camera gave in weeks cannot
+                raise
+            failure = error
         delivery.close()
+    if failure is not None:
+        raise failure
     cut = stop.signal is not None and not delivery.live
     return Outcome(delivery.faulty, cut, pipeline.held)
 

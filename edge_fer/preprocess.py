@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -236,28 +236,36 @@ def _aligned(landmarks: NDArray[np.floating], spec: CropSpec) -> _Placement | No
         raise InputError(f"landmarks: expected (5, 2), got {landmarks.shape}")
     if not bool(np.all(np.abs(landmarks) <= _LARGEST)):  # false for NaN too
         return None
-    points = [(_quantised(float(x)), _quantised(float(y))) for x, y in landmarks]
-    marks = [
-        (Fraction(round(x * _SPEC_UNITS), _SPEC_UNITS), Fraction(round(y * _SPEC_UNITS), _SPEC_UNITS))
-        for x, y in spec.template
-    ]
-    point_x, point_y = sum(x for x, _ in points) / Fraction(5), sum(y for _, y in points) / Fraction(5)
-    mark_x, mark_y = sum(x for x, _ in marks) / Fraction(5), sum(y for _, y in marks) / Fraction(5)
-    real = imaginary = spread = Fraction(0)
-    for (x, y), (u, v) in zip(points, marks, strict=True):
-        real += (u - mark_x) * x + (v - mark_y) * y
-        imaginary += (u - mark_x) * y - (v - mark_y) * x
-        spread += (u - mark_x) ** 2 + (v - mark_y) ** 2
+    marks = _centred([(round(x * _SPEC_UNITS), round(y * _SPEC_UNITS)) for x, y in spec.template])
+    points = _centred([(round(x * _INPUT_UNITS), round(y * _INPUT_UNITS)) for x, y in landmarks.tolist()])
+    pairs = list(zip(points.offsets, marks.offsets, strict=True))
+    spread = sum(u * u + v * v for u, v in marks.offsets)
     if spread == 0:
         return None
-    real, imaginary = real / spread, imaginary / spread  # picture pixels per crop unit
-    to_x, to_y = Fraction(1, 2) - mark_x, Fraction(1, 2) - mark_y
+    # Picture pixels per crop unit; all offsets are whole numbers, five times too large like one another.
+    unit = Fraction(_SPEC_UNITS, _INPUT_UNITS * spread)
+    real = unit * sum(u * x + v * y for (x, y), (u, v) in pairs)
+    imaginary = unit * sum(u * y - v * x for (x, y), (u, v) in pairs)
+    to_x, to_y = (Fraction(1, 2) - Fraction(total, 5 * _SPEC_UNITS) for total in marks.totals)
     step_x, step_y = _fixed(real / (2 * spec.size)), _fixed(imaginary / (2 * spec.size))
     if step_x == 0 == step_y or max(abs(real), abs(imaginary)) > _LARGEST:
         return None
+    point_x, point_y = (Fraction(total, 5 * _INPUT_UNITS) for total in points.totals)
     centre_x = point_x + real * to_x - imaginary * to_y
     centre_y = point_y + imaginary * to_x + real * to_y
     return _Placement(_fixed(centre_x), _fixed(centre_y), step_x, step_y)
+
+
+class _Centred(NamedTuple):
+    """Five points as whole numbers: their sum, and five times the way from their mean to each."""
+
+    totals: tuple[int, int]
+    offsets: list[tuple[int, int]]
+
+
+def _centred(points: list[tuple[int, int]]) -> _Centred:
+    total_x, total_y = sum(x for x, _ in points), sum(y for _, y in points)
+    return _Centred((total_x, total_y), [(5 * x - total_x, 5 * y - total_y) for x, y in points])
 
 
 def _resample(image: NDArray[np.uint8], placement: _Placement, size: int) -> NDArray[np.uint8]:
@@ -336,21 +344,20 @@ def _cell_sums(
     values: NDArray[_Number], start: int, count: int, factor: int, dtype: type[_Sum]
 ) -> NDArray[_Sum]:
     """Sum `count` cells along the first axis, in half-pixel weights; outside, the edge entries repeat."""
-    length = values.shape[0]
-    sums = np.empty((count, *values.shape[1:]), dtype)
-    for cell in range(count):
-        begin = start + 2 * factor * cell
-        end = begin + 2 * factor
-        low, high = min(max(begin, 0), 2 * length), min(max(end, 0), 2 * length)
-        total = sums[cell]
-        np.add.reduce(values[(low + 1) // 2 : high // 2], axis=0, dtype=dtype, out=total)
-        total *= 2
-        if low % 2:
-            total += values[low // 2]
-        if high % 2:
-            total += values[high // 2]
-        if begin < 0:
-            total += values[0] * dtype(min(-begin, 2 * factor))
-        if end > 2 * length:
-            total += values[-1] * dtype(min(end - 2 * length, 2 * factor))
-    return sums
+    # Whole pixels from the first half pixel on, and from the second: each half counts once.
+    pixels = np.arange(count * factor)
+    total = _block_sums(values, start // 2 + pixels, factor, dtype)
+    total += total if start % 2 == 0 else _block_sums(values, start // 2 + 1 + pixels, factor, dtype)
+    return total
+
+
+def _block_sums(
+    values: NDArray[_Number], entries: NDArray[np.int64], factor: int, dtype: type[_Sum]
+) -> NDArray[_Sum]:
+    """Sum `factor` successive entries of the first axis at a time; outside, the edge entries repeat."""
+    taken = values.take(entries, axis=0, mode="clip")
+    blocks = taken.reshape(-1, factor, *values.shape[1:])
+    total = blocks[:, 0].astype(dtype)
+    for entry in range(1, factor):  # a few additions of whole arrays, where one reduction goes cell by cell
+        total += blocks[:, entry]
+    return total

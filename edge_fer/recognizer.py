@@ -295,7 +295,8 @@ class Recognizer:
 
     def _predict_batch(self, batch: NDArray[np.uint8]) -> list[Prediction]:
         outputs = self.engine.run(batch)
-        if not (np.isfinite(outputs.probabilities).all() and np.isfinite(outputs.reliability).all()):
+        told = (outputs.probabilities, outputs.primary, outputs.reliability)
+        if not all(np.isfinite(values).all() for values in told):
             raise EngineError("the graph answered with values that are not finite: export the bundle again")
         rows = zip(outputs.probabilities, outputs.primary, outputs.reliability.tolist(), strict=True)
         return [self.prediction(*row) for row in rows]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections import deque
 from contextlib import AbstractContextManager, ExitStack
@@ -48,7 +49,8 @@ class Screen(AbstractContextManager["Screen"]):
         """Begin to show the progress of a source."""
         self._frames = 0
         self._times.clear()
-        if source.kind != "pictures" or self._tables:
+        # Where lines of results share the terminal, nothing is rewritten between them.
+        if self._tables or (source.kind != "pictures" and not _on_screen()):
             self._show = self._stack.enter_context(status(source.kind, source.frames))
 
     def give(self, source: Source, result: Result, skipped: int) -> None:
@@ -91,6 +93,10 @@ class Screen(AbstractContextManager["Screen"]):
             from edge_fer.tables import print_people
 
             print_people(timeline)
+
+
+def _on_screen() -> bool:
+    return sys.stdout is not None and sys.stdout.isatty()
 
 
 def _without_pixels(analysis: Analysis) -> Analysis:

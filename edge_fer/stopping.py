@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# SIGHUP: the terminal is gone. Windows has none.
+_SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+
+_PATIENCE_S = 1.0  # a second signal within it is the same wish, passed on by a shell or a wrapper as well
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM ended the work early, as Ctrl-C does with KeyboardInterrupt."""
+    """SIGTERM or SIGHUP ended the work early, as Ctrl-C does with KeyboardInterrupt."""
 
 
 class Stop(threading.Event):
-    """An event that is set by SIGINT or SIGTERM.
+    """An event that SIGINT, SIGTERM or SIGHUP set. It is there to be asked: a signal wakes nobody who waits.
 
     Attributes:
         signal: the number of the first signal; None while there was none.
@@ -25,26 +29,35 @@ class Stop(threading.Event):
     def __init__(self) -> None:
         super().__init__()
         self.signal: int | None = None
+        self._first_s = 0.0
+
+    def is_set(self) -> bool:
+        """Tell whether a signal came, or somebody called `set`."""
+        return self.signal is not None or super().is_set()
 
     def error(self) -> KeyboardInterrupt:
         """Return what tells the command line's edge that the work was ended early."""
-        return Terminated() if self.signal == signal.SIGTERM else KeyboardInterrupt()
+        return KeyboardInterrupt() if self.signal == signal.SIGINT else Terminated()
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.signal is not None and number == signal.SIGINT:
-            raise KeyboardInterrupt  # who presses Ctrl-C twice does not want to wait
+        now = time.monotonic()
+        if self.signal is not None and number == signal.SIGINT and now - self._first_s > _PATIENCE_S:
+            raise KeyboardInterrupt  # who presses Ctrl-C again does not want to wait
+        self._first_s = now if self.signal is None else self._first_s
+        # Not `set()`: it takes a lock, which the thread that is interrupted here may hold for ever then.
         self.signal = self.signal or number
-        self.set()
 
 
 @contextmanager
 def stop_on_signals() -> Iterator[Stop]:
-    """Give an event that SIGINT and SIGTERM set instead of ending the process; a second SIGINT ends it."""
+    """Give an event that signals set instead of ending the process; a second SIGINT ends it."""
     stop = Stop()
     if threading.current_thread() is not threading.main_thread():  # Python takes signals there alone
         yield stop
         return
-    before = {number: signal.signal(number, stop._handle) for number in _SIGNALS}
+    # nohup, and a shell for what it starts in the background, have signals ignored: that stays.
+    wanted = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, stop._handle) for number in wanted}
     try:
         yield stop
     finally:

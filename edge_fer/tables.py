@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, TextIO, cast
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -36,7 +36,27 @@ _VERDICT_STYLES = {
 def console() -> Console:
     """Return a console on standard error, without colours when that is no terminal."""
     width = None if sys.stderr.isatty() else _PIPED_WIDTH
-    return Console(stderr=True, highlight=False, markup=False, width=width)
+    stream = cast("TextIO", _Listened(getattr(sys.stderr, "rich_proxied_file", sys.stderr)))
+    return Console(file=stream, stderr=True, highlight=False, markup=False, width=width)
+
+
+class _Listened:
+    """Standard error whose reader may go away: the work matters more than what is said of it."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with suppress(OSError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._stream, name)
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from edge_fer.errors import InputError
 from edge_fer.native_log import without_opencv_messages
 from edge_fer.output import replaceable, temporary_name
+from edge_fer.sources.opencv import check_name
 
 CODECS = {".mp4": "mp4v", ".avi": "MJPG"}
 _USUAL_FPS = 30.0  # where a source claims none or an impossible one, such as the 1000 of some containers
@@ -60,7 +61,8 @@ class VideoWriter:
             longest_gap_s: seconds between two frames beyond which the second follows at once.
 
         Raises:
-            InputError: another suffix, the place cannot be written to, or this OpenCV lacks the codec.
+            InputError: another suffix, a name that is no UTF-8, the place cannot be written to, or this
+                OpenCV lacks the codec.
         """
         self.path = path
         self.fps = _usable_fps(fps)
@@ -68,6 +70,7 @@ class VideoWriter:
         self._size = size
         self._longest_gap_s = longest_gap_s
         self._target = replaceable(path)
+        check_name(self._target)
         self._temporary = temporary_name(self._target).with_suffix(path.suffix.lower())
         self._pending: NDArray[np.uint8] | None = None
         self._first_s = self._last_s = 0.0

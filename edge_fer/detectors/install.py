@@ -48,7 +48,7 @@ def install(source: str | None = None, sha256: str | None = None, show: Show | N
     target = folder / file_name(sha256)
     partial = target.with_suffix(".part")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # what it holds is run
         if "://" in source:
             model = _download(Download(url=source, limit=MAX_BYTES, show=show), partial, sha256)
         else:

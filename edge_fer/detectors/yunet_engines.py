@@ -25,10 +25,10 @@ from edge_fer.detectors.yunet_decoding import (
     network_input,
 )
 from edge_fer.engines.contract import one_line
+from edge_fer.engines.onnxruntime import FATAL, runtime_errors
 from edge_fer.errors import DetectorError
 
 _OUTPUTS = tuple(f"{name}_{stride}" for name in WIDTHS for stride in STRIDES)
-_FATAL = 4  # what goes wrong is raised and told in one line; the library's own log would be many
 
 
 class NotYunetError(DetectorError):
@@ -69,13 +69,10 @@ class OnnxRuntimeYunet:
         # From 1.29 on the Linux wheels report to their maker unless told not to before they are imported.
         os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
         import onnxruntime
-        from onnxruntime.capi import onnxruntime_pybind11_state as state
 
-        kinds = [kind for kind in vars(state).values() if isinstance(kind, type)]
-        own = (kind for kind in kinds if issubclass(kind, Exception))  # no common base below Exception
-        self._errors: tuple[type[Exception], ...] = (*own, ValueError, RuntimeError)
+        self._errors = runtime_errors()
         settings = onnxruntime.SessionOptions()
-        settings.log_severity_level = _FATAL
+        settings.log_severity_level = FATAL
         settings.inter_op_num_threads = 1
         settings.intra_op_num_threads = threads
         settings.enable_mem_pattern = False  # it keeps one plan per size of picture for ever

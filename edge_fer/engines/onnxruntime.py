@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _SUFFIX = "ExecutionProvider"
 _TYPES = TypeNames("tensor(uint8)", "tensor(float)")
-_FATAL = 4  # what goes wrong is raised and told in one line; the library's own log would be many
+FATAL = 4  # what goes wrong is raised and told in one line; the library's own log would be many
 
 
 class OnnxRuntimeEngine:
@@ -39,7 +39,7 @@ class OnnxRuntimeEngine:
         self._threads = threads
         self._version = version
         self._output_names = [output.name for output in session.get_outputs()]
-        self._errors = _runtime_errors()
+        self._errors = runtime_errors()
         self._profile_folder: tempfile.TemporaryDirectory[str] | None = None
         _check_contract(session, None)
         self._size = int(session.get_inputs()[0].shape[1])
@@ -78,7 +78,7 @@ class OnnxRuntimeEngine:
         onnxruntime = _import_onnxruntime()
         provider, provider_options = _choose_provider(options, onnxruntime.get_available_providers())
         settings = onnxruntime.SessionOptions()
-        settings.log_severity_level = _FATAL
+        settings.log_severity_level = FATAL
         settings.inter_op_num_threads = 1
         if options.threads is not None:
             settings.intra_op_num_threads = options.threads
@@ -91,7 +91,7 @@ class OnnxRuntimeEngine:
             session = onnxruntime.InferenceSession(
                 graph, settings, providers=[(provider, provider_options)], enable_fallback=0
             )
-        except _runtime_errors() as error:
+        except runtime_errors() as error:
             raise EngineError(
                 f"onnxruntime does not load this graph with {provider}: {one_line(error)}"
             ) from error
@@ -210,7 +210,7 @@ def _check_contract(session: onnxruntime.InferenceSession, spec: ModelSpec | Non
     check_contract(session.get_inputs(), session.get_outputs(), spec, _TYPES)
 
 
-def _runtime_errors() -> tuple[type[Exception], ...]:
+def runtime_errors() -> tuple[type[Exception], ...]:
     """Return the exceptions of ONNX Runtime, which have no common base below Exception."""
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 

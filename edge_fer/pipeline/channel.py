@@ -21,7 +21,8 @@ class Channel(Generic[T]):
         self.skipped = 0
         self._capacity = capacity
         self._items: deque[tuple[T, bool]] = deque()
-        self._changed = threading.Condition()
+        lock = threading.Lock()
+        self._filled, self._emptied = threading.Condition(lock), threading.Condition(lock)
         self._closed = False
         self._error: BaseException | None = None
 
@@ -33,15 +34,16 @@ class Channel(Generic[T]):
             replaceable: it takes the place of a replaceable item that waits, instead of waiting itself: only
                 the newest frame of a camera is worth anything.
         """
-        with self._changed:
+        with self._emptied:
             if replaceable and self._items and self._items[-1][1]:
                 self._items.pop()
                 self.skipped += 1
-            self._changed.wait_for(lambda: self._closed or len(self._items) < self._capacity)
+            while len(self._items) >= self._capacity and not self._closed:
+                self._emptied.wait()
             if self._closed:
                 return False
             self._items.append((item, replaceable))
-            self._changed.notify_all()
+            self._filled.notify()
             return True
 
     def take(self, timeout_s: float | None = None) -> T | None:
@@ -50,14 +52,14 @@ class Channel(Generic[T]):
         Raises:
             BaseException: what the channel was closed with, once it is empty.
         """
-        with self._changed:
-            self._changed.wait_for(lambda: self._items or self._closed, timeout_s)
+        with self._filled:
+            self._filled.wait_for(lambda: self._items or self._closed, timeout_s)
             if not self._items:
                 if self._error is not None:
                     raise self._error
                 return None
             item, _ = self._items.popleft()
-            self._changed.notify_all()
+            self._emptied.notify()
             return item
 
     def __iter__(self) -> Iterator[T]:
@@ -68,7 +70,7 @@ class Channel(Generic[T]):
     @property
     def exhausted(self) -> bool:
         """Whether nothing waits and nothing more can come, not even an error."""
-        with self._changed:
+        with self._filled:
             return self._closed and not self._items and self._error is None
 
     def close(self, error: BaseException | None = None) -> None:
@@ -77,13 +79,14 @@ class Channel(Generic[T]):
         Args:
             error: why there is nothing more; who takes gets it at the end.
         """
-        with self._changed:
+        with self._filled:
             if not self._closed:
                 self._closed, self._error = True, error
-            self._changed.notify_all()
+            self._filled.notify_all()
+            self._emptied.notify_all()
 
     def abandon(self) -> None:
         """Close the channel and drop what waits."""
-        with self._changed:
+        with self._filled:
             self._items.clear()
         self.close()

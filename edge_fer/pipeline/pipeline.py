@@ -1,4 +1,4 @@
-"""Runs the stages side by side: a thread reads, one finds faces, one recognises; the caller takes results.
+"""Runs the stages side by side: a thread reads, one finds faces, the caller's recognises and takes results.
 
 Files give every frame, and the slowest stage sets the pace. Of a live source only the newest frame waits in
 front of a stage that is busy.
@@ -9,18 +9,19 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import TypeVar
 
 from edge_fer.detectors import Detector
 from edge_fer.errors import EdgeFerError, InputError
 from edge_fer.pipeline.channel import Channel
-from edge_fer.pipeline.events import Closed, Event, Faulty, Opened
+from edge_fer.pipeline.events import Closed, Event, Faulty, Opened, Result
 from edge_fer.pipeline.stages import Finder, Found, Judge, Located, Read
 from edge_fer.recognizer import Recognizer
 from edge_fer.sources import Selection, Source, SourcePlan
 
-_WAITING = 2  # items between two stages: enough to even out their times, few enough to be stopped at once
+_WAITING = 4  # frames between two stages: enough to even out their times, few enough for the memory at 4K
 _TICK_S = 0.1
 _LAST_S = 0.5
 """Seconds after a stop in which frames that are under way may still finish."""
@@ -32,7 +33,7 @@ _Out = TypeVar("_Out")
 
 
 class Pipeline:
-    """Every source in turn, through three threads. Use it in a `with` block and iterate over it.
+    """Every source in turn, through its threads. Use it in a `with` block and iterate over it.
 
     Args:
         plans: the sources, in order.
@@ -60,12 +61,10 @@ class Pipeline:
         self._before: set[threading.Thread] = set()
         self._read: Channel[Read] = Channel(_WAITING)
         self._found: Channel[Found] = Channel(_WAITING)
-        self._events: Channel[Event] = Channel(_WAITING)
-        finder, judge = Finder(detector), Judge(recognizer, smooth)
+        finder, self._judge = Finder(detector), Judge(recognizer, smooth)
         self._threads = [
             _thread("read", self._read, self._read_sources),
             _thread("find", self._found, lambda: _work(finder, self._read, self._found)),
-            _thread("recognise", self._events, lambda: _work(judge, self._found, self._events)),
         ]
 
     @property
@@ -85,8 +84,8 @@ class Pipeline:
     ) -> None:
         """End the threads; one that is held by a library is left behind (it keeps no process alive)."""
         self._stop.set()
-        for channel in (self._read, self._found, self._events):
-            channel.abandon()
+        self._read.abandon()
+        self._found.abandon()
         deadline = self._deadline or time.monotonic() + _LAST_S
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
@@ -102,9 +101,10 @@ class Pipeline:
         Raises:
             EdgeFerError: the detector or the engine failed.
         """
-        while not self._events.exhausted:
-            event = self._events.take(_TICK_S)  # short waits, so that a signal's handler is run in between
-            if event is not None:
+        given = _Given(self._selection.max_frames)
+        while not self._found.exhausted:
+            item = self._found.take(_TICK_S)  # short waits, so that a signal's handler is run in between
+            if item is not None and given.takes(event := self._judge(item)):
                 yield event
             if self._stop.is_set():
                 self._deadline = self._deadline or time.monotonic() + _LAST_S
@@ -115,8 +115,9 @@ class Pipeline:
         for plan in self._plans:
             if self._stop.is_set():
                 return
+            selection = replace(self._selection, max_frames=None) if plan.kind == "live" else self._selection
             try:
-                source = plan.open(self._selection, self._stop)
+                source = plan.open(selection, self._stop)
             except EdgeFerError as error:
                 self._read.put(Faulty(error))
                 continue
@@ -138,6 +139,27 @@ class Pipeline:
                 break
             going_on = self._read.put(frame, replaceable=source.kind == "live")
         self._read.put(Closed(source))
+
+
+class _Given:
+    """Ends a live source after so many results: of the frames that it gives, newer ones replace some."""
+
+    def __init__(self, limit: int | None) -> None:
+        self._limit = limit
+        self._source: Source | None = None
+        self._results = 0
+
+    def takes(self, event: Event) -> bool:
+        """Tell whether an event is given out; a result is not that was under way when there were enough."""
+        if isinstance(event, Opened):
+            self._source, self._results = event.source, 0
+        if self._limit is None or not isinstance(event, Result):
+            return True
+        assert self._source is not None  # a source opens before it gives results
+        self._results += 1
+        if self._source.kind == "live" and self._results == self._limit:
+            self._source.close()
+        return self._source.kind != "live" or self._results <= self._limit
 
 
 def _thread(name: str, outlet: Channel[_Out], work: Callable[[], None]) -> threading.Thread:

@@ -81,6 +81,10 @@ class Selection:
             f"--max-frames {self.max_frames}: expected 1 or more",
         )
 
+    def ends(self) -> bool:
+        """Tell whether a live source ends by itself."""
+        return self.end_s is not None or self.max_frames is not None
+
     def timed(self) -> list[str]:
         """Return the options given that speak of time, as typed; pictures have none."""
         given = {"--fps": self.fps, "--start": self.start_s, "--end": self.end_s}

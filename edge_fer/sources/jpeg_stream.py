@@ -40,12 +40,17 @@ class JpegStream:
         self._closed = False
         self._thinning = Thinning(selection)
         self._splitter = JpegSplitter()
+        self._complete = 0
         self._undecodable = 0
         self._pictures = self._split()
         self._first_s: float | None = None
 
     def read(self) -> Frame | None:
-        """Return the next picture that the selection leaves; see `Source.read`."""
+        """Return the next picture that the selection leaves; see `Source.read`.
+
+        Raises:
+            InputError: the input is over, and there was no picture in it.
+        """
         while not self._thinning.is_over() and (picture := next(self._pictures, None)) is not None:
             data, index, captured = picture
             self._first_s = captured if self._first_s is None else self._first_s
@@ -82,13 +87,12 @@ class JpegStream:
 
     def _split(self) -> Iterator[tuple[bytes, int, float]]:
         """Give each picture with its number in the stream, broken ones counted, and its time of arrival."""
-        complete = 0
         while data := self._receive():
             captured = time.monotonic()
             for picture in self._splitter.feed(data):
                 self.dropped = self._undecodable + self._splitter.broken
-                yield picture, complete + self._splitter.broken, captured
-                complete += 1
+                yield picture, self._complete + self._splitter.broken, captured
+                self._complete += 1
         if data is not None:
             self._finish()
 
@@ -102,6 +106,11 @@ class JpegStream:
     def _finish(self) -> None:
         self._splitter.end()
         self.dropped = self._undecodable + self._splitter.broken
+        if self._complete == self._undecodable:
+            raise InputError(
+                f"-: expected JPEG pictures on standard input, got {self.dropped} damaged ones and"
+                f" {self._splitter.passed_over} bytes that are none"
+            )
         if self.dropped or self._splitter.passed_over:
             notice(
                 f"-: {self.dropped} damaged pictures were left out,"

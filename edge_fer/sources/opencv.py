@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import cv2
@@ -39,6 +40,20 @@ def require_backend(backend: int, name: str, advice: str) -> None:
     if not cv2.videoio_registry.hasBackend(backend):
         backend_name = cv2.videoio_registry.getBackendName(backend)
         raise InputError(f"{name}: this OpenCV {cv2.__version__} was built without {backend_name}; {advice}")
+
+
+def check_name(path: Path) -> None:
+    """Refuse a name that is no UTF-8: OpenCV's video functions crash on it.
+
+    Raises:
+        InputError: it is none.
+    """
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise InputError(
+            f"{path}: expected a name in UTF-8 for a video, got other bytes; rename it"
+        ) from None
 
 
 def check_size(capture: Any, name: str) -> None:

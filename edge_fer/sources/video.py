@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from edge_fer.cli_errors import notice
 from edge_fer.errors import InputError
 from edge_fer.sources.base import Frame, Kind, Selection, Thinning, expected_frames, given_fps
-from edge_fer.sources.opencv import check_size, require_backend, silence, to_rgb
+from edge_fer.sources.opencv import check_name, check_size, require_backend, silence, to_rgb
 
 # OpenCV's grab() fails once for each packet that does not decode, and for ever at the end of the file.
 _GIVE_UP = 300
@@ -124,6 +124,7 @@ class VideoSource:
 def _open(path: Path) -> cv2.VideoCapture:
     """Open a file; OpenCV itself does not say why it cannot."""
     silence()
+    check_name(path.absolute())
     require_backend(cv2.CAP_FFMPEG, str(path), "install the package opencv-python-headless")
     try:
         with path.open("rb") as file:

@@ -41,6 +41,15 @@ def test_a_closed_standard_output_is_one_line(tiny_bundle: Path, faces: list[Pat
     assert done.stderr.startswith(b"error: standard output is closed") and done.stderr.count(b"\n") == 1
 
 
+def test_a_closed_standard_error_keeps_nothing_from_being_done(faces: list[Path], tmp_path: Path) -> None:
+    rows = tmp_path / "rows.csv"
+    code = "import os, sys; os.close(2); os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
+    command = [sys.executable, "-c", code, *COMMAND[1:], "infer", str(faces[0]), "--csv", str(rows)]
+    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (0, b"")
+    assert len(rows.read_text().splitlines()) >= 2
+
+
 def test_thousands_of_threads_are_refused(tiny_bundle: Path, faces: list[Path]) -> None:
     result = run_command("infer", "--bundle", tiny_bundle, faces[0], "--no-detect", "--threads", "100000")
     assert (result.exit_code, error_lines(result)) == (1, ["error: expected 1 to 64 threads, got 100000"])

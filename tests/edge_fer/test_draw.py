@@ -302,3 +302,9 @@ def test_any_box_in_any_picture(
 def test_result_can_be_saved() -> None:
     result = draw_faces(grey(64, 64), [annotation((5, 5, 30, 30))])
     assert Image.fromarray(result).mode == "RGB"
+
+
+def test_letters_that_are_kept_take_little_memory() -> None:
+    mask, _, _ = canvas._letters("unsure: happiness 100%", 98, "lm")  # the largest text at 4K
+    most = canvas._letters.cache_info().maxsize
+    assert most is not None and most * mask.nbytes < 32e6

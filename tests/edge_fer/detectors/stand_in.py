@@ -37,7 +37,13 @@ def stand_in(onnx: Any, declared: int | str = 640, output: str = "kps_32") -> by
             weights.append(onnx.numpy_helper.from_array(kernel, f"w_{name}"))
             weights.append(onnx.numpy_helper.from_array(np.array([1, -1, width]), f"s_{name}"))
             steps = [
-                helper.make_node("Conv", ["input", f"w_{name}"], [f"c_{name}"], strides=[stride, stride])
+                helper.make_node(  # kernel_shape: OpenCV 4.10 does not work it out
+                    "Conv",
+                    ["input", f"w_{name}"],
+                    [f"c_{name}"],
+                    kernel_shape=[stride, stride],
+                    strides=[stride, stride],
+                )
             ]
             if head in ("cls", "obj"):
                 steps.append(helper.make_node("Sigmoid", [steps[-1].output[0]], [f"g_{name}"]))

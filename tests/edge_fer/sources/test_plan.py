@@ -83,6 +83,13 @@ def test_what_stands_for_nothing_is_one_line(
         ("http://u:secret@[fe80::1]:80/v", "http://[fe80::1]:80/v"),
         ("http://cam/v?user=u&pwd=secret&w=640", "http://cam/v?user=***&pwd=***&w=640"),
         ("https://cam/v?access_token=secret", "https://cam/v?access_token=***"),
+        ("https://cam/v#token=secret", "https://cam/v#token=***"),
+        ("rtsp://cam:554/user=admin_password=secret_channel=1.sdp", "rtsp://cam:554/user=***"),
+        ("rtsp://cam/user=u&password=secret&channel=1", "rtsp://cam/user=***&password=***&channel=1"),
+        (
+            'gst:rtspsrc location="rtsp://u:se cret@cam/1" ! appsink',
+            'gst:rtspsrc location="rtsp://cam/1" ! appsink',
+        ),
         (
             "gst:rtspsrc location=rtsp://u:secret@cam/1 user-pw='se cret' latency=0 ! appsink",
             "gst:rtspsrc location=rtsp://cam/1 user-pw=*** latency=0 ! appsink",
