@@ -141,9 +141,7 @@ def measure(video: Path, recognizer: Recognizer, detector: Detector, rounds: int
             clock, processors = seconds(work)
             times[part].append(clock)
             busy[part].append(processors)
-    print(
-        f"| {len(frames)} frames, detector {detector.name} | ms a frame | frames/s | processor ms a frame |"
-    )
+    print(f"| {len(frames)} frames, {detector.name} | ms a frame | frames/s | processor ms a frame |")
     print("|---|---|---|---|")
     for part, taken in times.items():
         each = statistics.median(taken) / len(frames)
@@ -159,9 +157,8 @@ def measure(video: Path, recognizer: Recognizer, detector: Detector, rounds: int
     both = [(one, other) for one, other in zip(tracked, plain, strict=True) if one and other]
     alike = statistics.mean(one == other for one, other in both)
     print(f"the same labels in {alike:.1%} of the frames in which both find a face (bar 99 %):")
-    print(
-        f"{sum(not one for one in tracked)} frames are without one here, {sum(not one for one in plain)} there."
-    )
+    missed = [sum(not one for one in labels) for labels in (tracked, plain)]
+    print(f"{missed[0]} frames are without one here, {missed[1]} there.")
 
 
 def ratio(upper: Sequence[float], lower: Sequence[float]) -> float:
