@@ -84,6 +84,9 @@ def draw_faces(
         if panel is not None:
             _draw_panel(pixels, annotation, panel)
     thickness = max(2, round(min(size) / 240))
+    for annotation, subject, (_, panel) in zip(annotations, subjects, spots, strict=True):
+        if panel is not None:
+            _join(pixels, annotation, subject.box, panel, thickness)
     for annotation, subject in zip(annotations, subjects, strict=True):
         _draw_box(pixels, annotation, subject.box, thickness)
     for annotation, subject, (label, _) in zip(annotations, subjects, spots, strict=True):
@@ -181,6 +184,23 @@ def _draw_panel(pixels: Pixels, annotation: Annotation, spot: Spot) -> None:
     canvas.shade(pixels, line, *_RULE)
     row = ("reliability", annotation.reliability, _TEXT)
     _draw_row(pixels, row, (*across, middle + 0.3 * size), size)
+
+
+def _join(pixels: Pixels, annotation: Annotation, box: Rectangle, spot: Spot, thickness: int) -> None:
+    """Give the panel an edge in its face's colour and a bridge to it: in a crowd it may stand between two."""
+    left, top, right, bottom = spot.rectangle
+    from_x, from_y = max(left, box[0]), max(top, box[1])
+    if spot.side == "right":
+        edge = (left, top, left + thickness, bottom)
+        bridge = (box[2], from_y, left, from_y + 2 * thickness)
+    elif spot.side == "left":
+        edge = (right - thickness, top, right, bottom)
+        bridge = (right, from_y, box[0], from_y + 2 * thickness)
+    else:
+        edge = (left, top, right, top + thickness)
+        bridge = (from_x, box[3], from_x + 2 * thickness, top)
+    for place in (edge, bridge):
+        canvas.fill(pixels, place, label_colour(_shown_label(annotation)))
 
 
 def _draw_row(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import secrets
 import struct
 import warnings
 import zlib
@@ -134,7 +135,7 @@ def write_image(path: Path, image: NDArray[np.uint8]) -> None:
     options: dict[str, int] = {"quality": 92} if image_format in ("JPEG", "WEBP") else {}
     if image_format == "JPEG":
         options["subsampling"] = 0  # thin coloured lines and text smear otherwise
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         try:
             Image.fromarray(image).save(temporary, format=image_format, **options)

@@ -308,3 +308,16 @@ def test_letters_that_are_kept_take_little_memory() -> None:
     mask, _, _ = canvas._letters("unsure: happiness 100%", 98, "lm")  # the largest text at 4K
     most = canvas._letters.cache_info().maxsize
     assert most is not None and most * mask.nbytes < 32e6
+
+
+@pytest.mark.parametrize(("box", "side"), [((60, 150, 120, 140), "right"), ((480, 150, 120, 140), "left")])
+def test_a_panel_is_joined_to_its_face(box: tuple[float, float, float, float], side: str) -> None:
+    drawn = draw_faces(grey(640, 480), [annotation(box)])
+    yellow = (drawn == np.array(label_colour("happiness"), np.uint8)).all(axis=2)
+    x, y, width, _ = (int(value) for value in box)
+    outside = range(x + width + 1, 640) if side == "right" else range(x - 2, -1, -1)
+    row = yellow[y + 2]
+    length = next(number for number, column in enumerate(outside) if not row[column])
+    assert length >= 4  # the bridge from the box, and the panel's edge behind it
+    edge = outside[length - 1]
+    assert yellow[y + 10 : y + 100, edge].all()
