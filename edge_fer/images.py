@@ -8,6 +8,7 @@ import secrets
 import struct
 import warnings
 import zlib
+from collections.abc import Set
 from pathlib import Path
 
 import numpy as np
@@ -97,10 +98,20 @@ def decode_image(data: bytes, name: str) -> NDArray[np.uint8]:
 
 
 def folder_images(folder: Path) -> list[Path]:
-    """Return the picture files directly in a folder, sorted by name, hidden ones left out.
+    """Return the picture files directly in a folder; see `folder_files`."""
+    return folder_files(folder, SUFFIXES, "no pictures")
+
+
+def folder_files(folder: Path, suffixes: Set[str], nothing: str) -> list[Path]:
+    """Return the files of these kinds directly in a folder, sorted by name, hidden ones left out.
+
+    Args:
+        folder: where to look.
+        suffixes: in lower case, with the dot.
+        nothing: what the error says is in the folder when none of them is.
 
     Raises:
-        InputError: unreadable, or without a picture.
+        InputError: unreadable, or without such a file.
     """
     try:
         entries = sorted(folder.iterdir())
@@ -109,10 +120,10 @@ def folder_images(folder: Path) -> list[Path]:
     found = [
         path
         for path in entries
-        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
+        if path.suffix.lower() in suffixes and not path.name.startswith(".") and path.is_file()
     ]
     if not found:
-        raise InputError(f"{folder}: no pictures in this folder (looked for {', '.join(sorted(SUFFIXES))})")
+        raise InputError(f"{folder}: {nothing} in this folder (looked for {', '.join(sorted(suffixes))})")
     return found
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from edge_fer.errors import DetectorError
 
 OPENCV_PACKAGE = "'opencv-python-headless>=4.10,<5'"
+Box = tuple[float, float, float, float]  # x, y, width, height in pixels
 SEARCHED_SIDE = 640  # pixels of the longest side; larger pictures are scaled down to it
 
 
@@ -26,7 +27,7 @@ class Detection:
         score: The larger, the surer; comparable within one detector only.
     """
 
-    box: tuple[float, float, float, float]
+    box: Box
     landmarks: NDArray[np.float32] | None
     score: float
 
@@ -71,7 +72,7 @@ def shrink(cv2: Any, image: NDArray[np.uint8], side: int) -> tuple[NDArray[np.ui
 
     Args:
         cv2: OpenCV.
-        image: (H, W, 3) uint8.
+        image: (H, W, 3) or (H, W) uint8.
         side: pixels.
 
     Returns:
@@ -84,6 +85,13 @@ def shrink(cv2: Any, image: NDArray[np.uint8], side: int) -> tuple[NDArray[np.ui
     size = max(1, round(width * share)), max(1, round(height * share))
     small: NDArray[np.uint8] = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
     return small, width / size[0], height / size[1]
+
+
+def shared(first: Box, second: Box) -> float:
+    """Return the area that two boxes share, as a share of the smaller one's."""
+    across = min(first[0] + first[2], second[0] + second[2]) - max(first[0], second[0])
+    down = min(first[1] + first[3], second[1] + second[3]) - max(first[1], second[1])
+    return max(0.0, across) * max(0.0, down) / min(first[2] * first[3], second[2] * second[3])
 
 
 def largest_first(found: list[Detection]) -> list[Detection]:

@@ -13,6 +13,7 @@ from edge_fer.detectors.base import (
     Detection,
     import_opencv,
     largest_first,
+    shared,
     shrink,
 )
 from edge_fer.errors import DetectorError
@@ -81,12 +82,6 @@ def _without_overlaps(found: list[Detection]) -> list[Detection]:
     """Keep the surest of detections that share over 30 % of the smaller box; the cascade nests them."""
     kept: list[Detection] = []
     for candidate in sorted(found, key=lambda detection: -detection.score):
-        if all(_shared(candidate.box, other.box) <= _OVERLAP for other in kept):
+        if all(shared(candidate.box, other.box) <= _OVERLAP for other in kept):
             kept.append(candidate)
     return kept
-
-
-def _shared(first: tuple[float, float, float, float], second: tuple[float, float, float, float]) -> float:
-    across = min(first[0] + first[2], second[0] + second[2]) - max(first[0], second[0])
-    down = min(first[1] + first[3], second[1] + second[3]) - max(first[1], second[1])
-    return max(0.0, across) * max(0.0, down) / min(first[2] * first[3], second[2] * second[3])

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge_fer.errors import InputError, UsageError
-from edge_fer.images import SUFFIXES
+from edge_fer.images import SUFFIXES, folder_files
 from edge_fer.sources.address import shown
 from edge_fer.sources.base import Kind, Selection, Source
 
@@ -117,7 +117,7 @@ def _resolve_one(text: str) -> list[SourcePlan]:
 def _files(text: str) -> list[Path]:
     path = Path(text)
     if path.is_dir():
-        return _folder_files(path)
+        return folder_files(path, SUFFIXES | VIDEO_SUFFIXES, "no pictures and no videos")
     if path.is_char_device():
         raise InputError(
             f"{text}: expected a file or a folder, got a device; a camera is given as camera:{text}"
@@ -129,24 +129,6 @@ def _files(text: str) -> list[Path]:
     found = sorted(Path(match) for match in glob.glob(text, recursive=True) if Path(match).is_file())
     if not found:
         raise InputError(f"{text}: no file matches this pattern")
-    return found
-
-
-def _folder_files(folder: Path) -> list[Path]:
-    try:
-        entries = sorted(folder.iterdir())
-    except OSError as error:
-        raise InputError(f"{folder}: cannot be read: {error.strerror or error}") from None
-    known = SUFFIXES | VIDEO_SUFFIXES
-    found = [
-        path
-        for path in entries
-        if path.suffix.lower() in known and not path.name.startswith(".") and path.is_file()
-    ]
-    if not found:
-        raise InputError(
-            f"{folder}: no pictures and no videos in this folder (looked for {', '.join(sorted(known))})"
-        )
     return found
 
 

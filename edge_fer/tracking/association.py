@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_fer.tracking.flow import Box, Place, likeness
+from edge_fer.detectors.base import Box
+from edge_fer.tracking.flow import Place, likeness
 
 _LARGEST_RATIO = 1.7  # of sizes; detectors' boxes of one face differ by up to 1.3
 
@@ -60,13 +61,6 @@ def associate(
         if face not in pairs and detection not in pairs.values():
             pairs[face] = detection
     return pairs
-
-
-def shared(first: Box, second: Box) -> float:
-    """Return the area that two boxes share, as a share of the smaller one's."""
-    across = min(first[0] + first[2], second[0] + second[2]) - max(first[0], second[0])
-    down = min(first[1] + first[3], second[1] + second[3]) - max(first[1], second[1])
-    return max(0.0, across) * max(0.0, down) / min(first[2] * first[3], second[2] * second[3])
 
 
 def centre(box: Box) -> tuple[float, float]:

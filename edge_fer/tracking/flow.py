@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-Box = tuple[float, float, float, float]  # x, y, width, height in pixels
+from edge_fer.detectors.base import Box, shrink
 
 _REDUCED_SIDE = 320  # pixels of the longer side that flow looks at
 _GRID = 7  # points a side, laid over the middle of the face's box
@@ -57,14 +57,9 @@ class Place:
 
 def reduce_frame(image: NDArray[np.uint8]) -> Reduced:
     """Make the gray, reduced picture of a frame (H, W, 3) uint8 RGB 0..255; once per frame."""
-    height, width = image.shape[:2]
-    gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-    share = _REDUCED_SIDE / max(height, width)
-    if share < 1:
-        size = max(1, round(width * share)), max(1, round(height * share))
-        gray = cv2.resize(gray, size, interpolation=cv2.INTER_AREA)
-    factor = np.array([width / gray.shape[1], height / gray.shape[0]], np.float32)
-    return Reduced(np.asarray(gray, np.uint8), factor)
+    gray = np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8)
+    small, *factors = shrink(cv2, gray, _REDUCED_SIDE)
+    return Reduced(small, np.array(factors, np.float32))
 
 
 def carry(before: Reduced, after: Reduced, places: Sequence[Place]) -> list[Place | None]:

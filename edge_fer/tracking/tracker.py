@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_fer.tracking.association import Expected, associate, centre, shared
-from edge_fer.tracking.flow import Box, Place, Reduced, carry, patch, reduce_frame, surroundings
+from edge_fer.detectors.base import Box, shared
+from edge_fer.tracking.association import Expected, associate, centre
+from edge_fer.tracking.flow import Place, Reduced, carry, patch, reduce_frame, surroundings
 
 if TYPE_CHECKING:
     from edge_fer.detectors import Detector
