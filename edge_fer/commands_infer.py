@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,7 +22,10 @@ from edge_fer.errors import UsageError
 
 if TYPE_CHECKING:
     from edge_fer.engines import EngineOptions
+    from edge_fer.inference import InferOptions
+    from edge_fer.mqtt.address import Address
     from edge_fer.recognizer import Recognizer
+    from edge_fer.sources import SourcePlan
 
 app = typer.Typer()
 
@@ -38,6 +42,22 @@ CsvOption = Annotated[
 OutputOption = Annotated[
     Path | None,
     typer.Option("--output", readable=False, help="Write annotated pictures and videos to this folder."),
+]
+MqttOption = Annotated[
+    str | None,
+    typer.Option(
+        "--mqtt",
+        metavar="URL",
+        help="Publish the JSON lines: mqtt[s]://[user@]host[:port]/topic. EDGE_FER_MQTT_PASSWORD: password.",
+    ),
+]
+DiscoveryOption = Annotated[
+    str | None,
+    typer.Option(
+        "--mqtt-discovery",
+        metavar="PREFIX",
+        help="Tell Home Assistant of it; PREFIX is homeassistant, unless that was changed there.",
+    ),
 ]
 DetectorOption = Annotated[
     str | None, typer.Option("--detector", help="cascade, yunet, or the path of a YuNet .onnx file.")
@@ -70,6 +90,8 @@ def infer(
     as_json: JsonOption = False,
     csv: CsvOption = None,
     output: OutputOption = None,
+    mqtt: MqttOption = None,
+    mqtt_discovery: DiscoveryOption = None,
     detector: DetectorOption = None,
     no_detect: Annotated[bool, typer.Option("--no-detect", help="Every picture is one face crop.")] = False,
     min_reliability: ReliabilityOption = None,
@@ -88,9 +110,8 @@ def infer(
 ) -> None:
     """Recognise the expression of every face in pictures, videos and streams."""
     from edge_fer.engines import EngineOptions
-    from edge_fer.inference import InferOptions, default_threads, infer_sources, resolve_sources
+    from edge_fer.inference import InferOptions, default_threads, resolve_sources
     from edge_fer.sources import Selection
-    from edge_fer.stopping import stop_on_signals
 
     if no_detect and detector:
         raise UsageError("--no-detect and --detector exclude each other: leave one out")
@@ -98,6 +119,8 @@ def infer(
         json=as_json,
         csv=csv,
         output=output,
+        mqtt=_address(mqtt, mqtt_discovery),
+        mqtt_discovery=mqtt_discovery,
         detector=detector,
         detect=not no_detect,
         selection=Selection(every=every, fps=fps, start_s=start, end_s=end, max_frames=max_frames),
@@ -114,15 +137,34 @@ def infer(
             allow_untrained,
             quiet=as_json,
         )
-        with stop_on_signals() as stop:
-            outcome = infer_sources(plans, recognizer, options, stop)
-        faulty += outcome.faulty
-        if outcome.held:
-            end_at_once(stop.error() if outcome.cut else SystemExit(1 if faulty else 0))
-        if outcome.cut:
-            raise stop.error()
+        faulty += _work(plans, recognizer, options, faulty)
     if faulty:
         raise SystemExit(1)
+
+
+def _work(plans: Sequence[SourcePlan], recognizer: Recognizer, options: InferOptions, faulty: int) -> int:
+    """Return how many sources and deliveries failed; `faulty` is what failed before."""
+    from edge_fer.inference import infer_sources
+    from edge_fer.stopping import stop_on_signals
+
+    with stop_on_signals() as stop:
+        outcome = infer_sources(plans, recognizer, options, stop)
+    failed = outcome.faulty + outcome.undelivered
+    if outcome.held:
+        end_at_once(stop.error() if outcome.cut else SystemExit(1 if faulty + failed else 0))
+    if outcome.cut:
+        raise stop.error()
+    return failed
+
+
+def _address(url: str | None, prefix: str | None) -> Address | None:
+    from edge_fer.mqtt.address import check_topic, parse_address
+
+    if prefix is not None:
+        if url is None:
+            raise UsageError("--mqtt-discovery tells of what --mqtt publishes: give both")
+        check_topic(prefix, "--mqtt-discovery")
+    return None if url is None else parse_address(url)
 
 
 def _load(

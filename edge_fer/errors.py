@@ -69,6 +69,10 @@ class MissingPackageError(EdgeFerError):
     """A stage was called whose packages are not installed; the text names the extra."""
 
 
+class BrokerError(EdgeFerError):
+    """An MQTT broker that cannot be reached, was lost, or does not let one in."""
+
+
 class UsageError(EdgeFerError):
     """The command line was used wrongly."""
 

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 from edge_fer.annotated import AnnotatedOutput
 from edge_fer.cli_errors import complain, notice
 from edge_fer.engines import MAX_THREADS
-from edge_fer.errors import EdgeFerError, InputError, UsageError
-from edge_fer.output import FaceWriter, Moment, analysis_record, open_csv, print_json
+from edge_fer.errors import EdgeFerError, InputError, MissingPackageError, UsageError
+from edge_fer.output import FaceWriter, Moment, analysis_record, json_line, open_csv, print_line
 from edge_fer.pipeline.events import Closed, Event, Faulty, Opened, Result
 from edge_fer.pipeline.pipeline import Pipeline
 from edge_fer.recognizer import Recognizer
@@ -24,6 +24,8 @@ from edge_fer.timeline import Timeline, TimelineFace
 
 if TYPE_CHECKING:
     from edge_fer.detectors import Detector
+    from edge_fer.mqtt.address import Address
+    from edge_fer.mqtt.publisher import Publisher
     from edge_fer.recognizer import FaceResult
     from edge_fer.stopping import Stop
 
@@ -36,6 +38,8 @@ class InferOptions:
         json: print one JSON object per picture or frame; otherwise tables on standard error.
         csv: file for one row per face; None: none.
         output: folder for annotated pictures and videos; None: none.
+        mqtt: where the JSON objects are published; None: nowhere.
+        mqtt_discovery: first level of Home Assistant's discovery topics; None: it is told nothing.
         detector: what `load_detector` takes.
         detect: False: every picture or frame is one face crop.
         selection: which frames of a video or stream are wanted.
@@ -45,6 +49,8 @@ class InferOptions:
     json: bool = False
     csv: Path | None = None
     output: Path | None = None
+    mqtt: Address | None = None
+    mqtt_discovery: str | None = None
     detector: str | None = None
     detect: bool = True
     selection: Selection = field(default_factory=Selection)
@@ -59,11 +65,13 @@ class Outcome:
         faulty: sources and pictures that could not be read; each got its line.
         cut: a signal ended a picture or a file early; a live source has no other end.
         held: a library still holds a thread: Python must not tidy up under it.
+        undelivered: results that did not reach the broker; they got one line.
     """
 
     faulty: int
     cut: bool
     held: bool
+    undelivered: int
 
 
 def resolve_sources(texts: Sequence[str], selection: Selection) -> tuple[list[SourcePlan], int]:
@@ -123,6 +131,7 @@ def infer_sources(
     When something fails while a live source is open, what was done until then is kept.
 
     Raises:
+        BrokerError: the broker does not accept the login.
         DetectorError: the detector cannot be made, or failed.
         EngineError: the engine failed.
         InputError: a place for results cannot be written to, or is a source.
@@ -132,7 +141,10 @@ def infer_sources(
     if annotated and options.csv and options.csv.resolve() in annotated.files:
         raise InputError(f"{options.csv}: an annotated file gets this name, name another for the table")
     detector = _load_detector(options)
+    publisher = _publisher(options, recognizer, stop)
     with ExitStack() as stack:
+        if publisher:  # first in, last out: files are whole before the last deliveries are waited for
+            stack.enter_context(publisher)
         rows = stack.enter_context(open_csv(options.csv, recognizer.spec.labels, originals))
         if annotated:
             stack.enter_context(annotated)
@@ -147,7 +159,7 @@ def infer_sources(
                 stop=stop,
             )
         )
-        delivery = _Delivery(options.json, recognizer.spec.labels, rows, annotated, screen)
+        delivery = _Delivery(options.json, recognizer.spec.labels, rows, annotated, publisher, screen)
         failure: Exception | None = None
         try:
             for event in pipeline:
@@ -160,7 +172,7 @@ def infer_sources(
     if failure is not None:
         raise failure
     cut = stop.signal is not None and not delivery.live
-    return Outcome(delivery.faulty, cut, pipeline.held)
+    return Outcome(delivery.faulty, cut, pipeline.held, publisher.undelivered if publisher else 0)
 
 
 class _Delivery:
@@ -172,6 +184,7 @@ class _Delivery:
         labels: Sequence[str],
         rows: FaceWriter,
         annotated: AnnotatedOutput | None,
+        publisher: Publisher | None,
         screen: Screen,
     ) -> None:
         self.faulty = 0
@@ -180,6 +193,7 @@ class _Delivery:
         self._labels = labels
         self._rows = rows
         self._annotated = annotated
+        self._publisher = publisher
         self._screen = screen
         self._source: Source | None = None
         self._timeline: Timeline | None = None
@@ -215,10 +229,14 @@ class _Delivery:
         frame, analysis = result.frame, result.analysis
         moment = Moment(frame.source, frame.index, frame.time_s)
         self._rows.write(moment, analysis)
-        if self._json:
-            print_json(analysis_record(moment, analysis))
-            if not analysis.faces and frame.index is None:
-                notice(f"{frame.source}: no face found")
+        if self._json or self._publisher:
+            line = json_line(analysis_record(moment, analysis))
+            if self._publisher:
+                self._publisher.publish(line)
+            if self._json:
+                print_line(line)
+        if self._json and not analysis.faces and frame.index is None:
+            notice(f"{frame.source}: no face found")
         if self._timeline is not None and frame.time_s is not None:
             self._timeline.add(frame.time_s, [_seen(face) for face in analysis.faces])
         if self._annotated:
@@ -242,3 +260,23 @@ def _load_detector(options: InferOptions) -> Detector | None:
     from edge_fer.detectors import load_detector
 
     return load_detector(options.detector)
+
+
+def _publisher(options: InferOptions, recognizer: Recognizer, stop: Stop) -> Publisher | None:
+    if options.mqtt is None:
+        return None
+    try:
+        from edge_fer.mqtt.discovery import announce_sensors
+        from edge_fer.mqtt.publisher import Publisher
+    except ImportError as error:
+        raise MissingPackageError(
+            f"--mqtt needs the package paho-mqtt ({error}): pip install 'edge-fer[mqtt]'"
+        ) from error
+    announcements = []
+    if options.mqtt_discovery is not None:
+        spec = recognizer.spec
+        model = f"{spec.model} {spec.precision}"
+        announcements = announce_sensors(
+            options.mqtt, options.mqtt_discovery, model=model, labels=spec.labels
+        )
+    return Publisher(options.mqtt, stop, announcements=announcements)

@@ -52,15 +52,29 @@ def analysis_record(moment: Moment, analysis: Analysis) -> dict[str, object]:
     }
 
 
+def json_line(record: Mapping[str, object]) -> str:
+    """Return the text of a record, ASCII on one line, without the line's end."""
+    return json.dumps(record, allow_nan=False)
+
+
 def print_json(record: Mapping[str, object]) -> None:
     """Print a record as one line on standard output, at once.
 
     Raises:
         InputError: standard output is closed.
     """
+    print_line(json_line(record))
+
+
+def print_line(text: str) -> None:
+    """Print one line of data on standard output, at once.
+
+    Raises:
+        InputError: standard output is closed.
+    """
     if sys.stdout is None:
         raise InputError("standard output is closed, expected a place for JSON lines: redirect it to a file")
-    sys.stdout.write(json.dumps(record, allow_nan=False) + "\n")
+    sys.stdout.write(text + "\n")
     sys.stdout.flush()
 
 
