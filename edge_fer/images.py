@@ -14,12 +14,20 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
+from PIL.JpegImagePlugin import JpegImageFile
 
 from edge_fer.errors import InputError
 
 MAX_PIXELS = 100_000_000
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 WRITTEN = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".webp": "WEBP", ".bmp": "BMP"}
+# Pillow's names of them; it knows more, and one (EPS) runs a program on what it is given.
+_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+# A progressive JPEG is decoded by going over all of its pixels for each of its scans, which may be 36 bytes
+# long: a file of 20 MB could take hours. Encoders make about ten; libtiff, too, stops at 100.
+_MAX_SCANS = 100
+# How a scan starts: marker, length and number of its components (ITU-T T.81, B.2.3).
+_SCAN_STARTS = tuple(bytes((0xFF, 0xDA, 0, 6 + 2 * count, count)) for count in (1, 2, 3, 4))
 _ORIENTATION_TAG = 0x0112
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -61,7 +69,7 @@ def read_image(path: Path) -> NDArray[np.uint8]:
     return decode_image(data, str(path))
 
 
-def decode_image(data: bytes, name: str) -> NDArray[np.uint8]:
+def decode_image(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
     """Decode an encoded picture into upright RGB.
 
     EXIF orientation is applied, gray and palette become RGB, transparency is laid over white, 16 bits are cut
@@ -70,13 +78,14 @@ def decode_image(data: bytes, name: str) -> NDArray[np.uint8]:
     Args:
         data: The file's bytes.
         name: What error messages call it.
+        max_pixels: How many it may have; judged by the header, before anything is decoded.
 
     Returns:
         (H, W, 3) uint8 RGB 0..255.
 
     Raises:
-        InputError: not a picture, damaged, of an unusual pixel type, or of more than MAX_PIXELS pixels
-            (judged by the header, before anything is decoded).
+        InputError: not a picture, damaged, of an unusual pixel type, of more than `max_pixels` pixels, or a
+            JPEG of so many scans that it can only be meant to keep its reader busy.
     """
     if not data:
         raise InputError(f"{name}: expected a picture, got an empty file")
@@ -84,9 +93,9 @@ def decode_image(data: bytes, name: str) -> NDArray[np.uint8]:
         # Pillow warns, in its own words, of sizes and odd tags: what matters of it is an error here.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return _decoded(data, name)
+            return _decoded(data, name, max_pixels)
     except Image.DecompressionBombError:
-        raise _too_large(name, "more than twice as many") from None
+        raise _too_large(name, "far too many", max_pixels) from None
     except UnidentifiedImageError:
         raise InputError(
             f"{name}: expected a JPEG, PNG, WebP, GIF, BMP or TIFF, got something else"
@@ -157,11 +166,15 @@ def write_image(path: Path, image: NDArray[np.uint8]) -> None:
         raise InputError(f"{path}: cannot be written: {error.strerror or error}") from None
 
 
-def _decoded(data: bytes, name: str) -> NDArray[np.uint8]:
-    with Image.open(io.BytesIO(data)) as picture:  # reads the header only
+def _decoded(data: bytes, name: str, max_pixels: int) -> NDArray[np.uint8]:
+    with Image.open(io.BytesIO(data), formats=_FORMATS) as picture:  # reads the header only
         width, height = picture.size
-        if width * height > MAX_PIXELS:
-            raise _too_large(name, f"{width}x{height}")
+        if width * height > max_pixels:
+            raise _too_large(name, f"{width}x{height}", max_pixels)
+        if isinstance(picture, JpegImageFile) and (scans := sum(map(data.count, _SCAN_STARTS))) > _MAX_SCANS:
+            raise InputError(
+                f"{name}: a JPEG of {scans:,} scans, expected at most {_MAX_SCANS}; save it anew"
+            )
         picture.load()
         orientation = _orientation(picture)
         pixels = _to_rgb(picture, name)
@@ -170,8 +183,8 @@ def _decoded(data: bytes, name: str) -> NDArray[np.uint8]:
     return np.array(pixels)
 
 
-def _too_large(name: str, size: str) -> InputError:
-    return InputError(f"{name}: {size} pixels, expected at most {MAX_PIXELS:,} in all; scale it down first")
+def _too_large(name: str, size: str, max_pixels: int) -> InputError:
+    return InputError(f"{name}: {size} pixels, expected at most {max_pixels:,} in all; scale it down first")
 
 
 def _orientation(picture: Image.Image) -> int:

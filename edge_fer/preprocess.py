@@ -191,6 +191,8 @@ def crop_whole(image: NDArray[np.uint8], spec: CropSpec) -> NDArray[np.uint8]:
         raise InputError(
             f"picture of {width}x{height} pixels: expected sides up to 2^20; scale it down first"
         )
+    if height == width == spec.size:
+        return image  # resampling gives the same pixels, in more time than a small network takes
     centre_x, centre_y, side = Fraction(width, 2), Fraction(height, 2), Fraction(max(height, width))
     return _resample(image, _upright(centre_x, centre_y, side, spec.size), spec.size)
 

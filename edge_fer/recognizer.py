@@ -18,7 +18,7 @@ from edge_fer.engines import Engine, EngineOptions, load_engine
 from edge_fer.errors import BundleError, EngineError, InputError, UsageError
 from edge_fer.parity.certificate import uncovered
 from edge_fer.parity.environment import environment
-from edge_fer.preprocess import crop_face, crop_whole
+from edge_fer.preprocess import CropSpec, crop_face, crop_whole
 from edge_fer.spec import ModelSpec
 
 if TYPE_CHECKING:
@@ -66,6 +66,16 @@ class Place:
     box: tuple[float, float, float, float] | None = None
     landmarks: NDArray[np.float32] | None = None
     track: int | None = None
+
+    def crop(self, image: NDArray[np.uint8], spec: CropSpec) -> NDArray[np.uint8]:
+        """Cut the face out of (H, W, 3) uint8 RGB 0..255: (S, S, 3) of the same kind.
+
+        Raises:
+            InputError: the picture has another shape or type, or the box is far outside of it.
+        """
+        return (
+            crop_whole(image, spec) if self.box is None else crop_face(image, self.box, self.landmarks, spec)
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -234,12 +244,7 @@ class Recognizer:
         """
         _check_picture(image)
         started = time.perf_counter()
-        crops = [
-            crop_whole(image, self.spec.input)
-            if place.box is None
-            else crop_face(image, place.box, place.landmarks, self.spec.input)
-            for place in places
-        ]
+        crops = [place.crop(image, self.spec.input) for place in places]
         cropped = time.perf_counter()
         predictions = self.predict(np.stack(crops)) if crops else []
         done = time.perf_counter()

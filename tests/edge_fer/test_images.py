@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
+from PIL.JpegImagePlugin import JpegImageFile
 
-from edge_fer import images
 from edge_fer.errors import InputError
 from edge_fer.images import decode_image, encode_png, folder_images, read_image, write_image
 
@@ -193,13 +193,42 @@ def test_too_many_pixels_are_refused_before_decoding(
 def test_limit_is_ours_and_not_pillows(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pillow warns from 89 million pixels on; up to 100 million are ours to take, without a warning."""
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50)
-    monkeypatch.setattr(images, "MAX_PIXELS", 60)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert decode_image(encode_png(RGB), "x").shape == RGB.shape
-        monkeypatch.setattr(images, "MAX_PIXELS", 53)
-        with pytest.raises(InputError, match="9x6"):
-            decode_image(encode_png(RGB), "x")
+        assert decode_image(encode_png(RGB), "x", max_pixels=54).shape == RGB.shape
+        with pytest.raises(InputError, match="x: 9x6 pixels, expected at most 53 in all"):
+            decode_image(encode_png(RGB), "x", max_pixels=53)
+
+
+def test_a_jpeg_of_many_scans_is_refused_before_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its last scan over and over: libjpeg takes every one for a refinement of all the pixels."""
+    data = encoded(Image.fromarray(RGB), "JPEG", progressive=True)
+    start = data.rindex(b"\xff\xda")
+    scans, last = data.count(b"\xff\xda"), data[start:-2]
+
+    def with_scans(count: int) -> bytes:
+        return data[:-2] + last * (count - scans) + data[-2:]
+
+    assert decode_image(with_scans(100), "x").shape == RGB.shape
+    monkeypatch.setattr(JpegImageFile, "load", lambda self: pytest.fail("decoded"))
+    with pytest.raises(InputError, match="a JPEG of 101 scans, expected at most 100") as caught:
+        decode_image(with_scans(101), "bomb.jpg")
+    one_line(caught, "bomb.jpg")
+
+
+def test_what_phones_write_behind_a_jpeg_does_not_count_as_scans() -> None:
+    data = encoded(Image.fromarray(RGB), "JPEG")
+    noise = np.random.default_rng(7).integers(0, 256, 10_000_000, dtype=np.uint8).tobytes()
+    assert noise.count(b"\xff\xda") > 100
+    assert decode_image(data + noise, "x").shape == RGB.shape
+
+
+def test_no_program_is_run_on_a_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pillow gives Encapsulated PostScript to Ghostscript, which is a programming language."""
+    monkeypatch.setattr("subprocess.Popen.__init__", lambda *given, **named: pytest.fail("started"))
+    script = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n%%EOF\n"
+    with pytest.raises(InputError, match="expected a JPEG, PNG, WebP, GIF, BMP or TIFF, got something else"):
+        decode_image(script, "x.eps")
 
 
 @pytest.mark.parametrize("image_format", ["JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF"])
