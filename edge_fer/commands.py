@@ -13,6 +13,7 @@ import edge_fer.commands_doctor
 import edge_fer.commands_infer
 import edge_fer.commands_measure
 import edge_fer.commands_parity
+import edge_fer.commands_serve
 from edge_fer.cli_errors import guarded, notice, run_app
 from edge_fer.command_options import BundleArgument, DebugOption, JsonOption
 
@@ -72,6 +73,7 @@ for part in (
     edge_fer.commands_parity,
     edge_fer.commands_measure,
     edge_fer.commands_doctor,
+    edge_fer.commands_serve,
 ):
     app.registered_commands.extend(part.app.registered_commands)
 app.add_typer(edge_fer.commands_detector.app, name="detector")

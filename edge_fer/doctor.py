@@ -16,7 +16,7 @@ from edge_fer.board import Board
 from edge_fer.bundle import Bundle, default_bundle
 from edge_fer.engines import NAMES
 from edge_fer.errors import EdgeFerError
-from edge_fer.parity.certificate import bundle_reports, report_for, summary, uncovered
+from edge_fer.parity.certificate import is_certified, summary
 from edge_fer.parity.environment import environment
 from edge_fer.probe import Json, tried
 
@@ -203,17 +203,9 @@ def _bundle(bundle: Bundle, path: str, answer: Mapping[str, object], cpu_class: 
         engine=spec.engine,
         face_ms=None if fault else float(str(answer["face_ms"])),
         fault=fault,
-        certified=_is_certified(bundle, cpu_class),
+        certified=is_certified(bundle, cpu_class),
         certificate=summary(bundle, cpu_class),
     )
-
-
-def _is_certified(bundle: Bundle, cpu_class: str) -> bool:
-    """Return whether a certificate that passed was made on this class of processors."""
-    if bundle.spec.failed or uncovered(bundle, cpu_class) is not None:
-        return False
-    report = report_for(bundle_reports(bundle), cpu_class)
-    return report is not None and report["verdict"] == "passed"
 
 
 def _can_run(bundle: BundleFinding, cpu_class: str) -> str:

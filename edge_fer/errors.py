@@ -15,6 +15,10 @@ class InputError(EdgeFerError):
     """A picture, a folder, a data set or a path is not what it has to be."""
 
 
+class TooManyPixelsError(InputError):
+    """A picture that would take more memory than is given to one."""
+
+
 class BundleError(EdgeFerError):
     """A bundle that cannot be read or cannot be trusted."""
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile
 
-from edge_fer.errors import InputError
+from edge_fer.errors import InputError, TooManyPixelsError
 
 MAX_PIXELS = 100_000_000
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
@@ -183,8 +183,10 @@ def _decoded(data: bytes, name: str, max_pixels: int) -> NDArray[np.uint8]:
     return np.array(pixels)
 
 
-def _too_large(name: str, size: str, max_pixels: int) -> InputError:
-    return InputError(f"{name}: {size} pixels, expected at most {max_pixels:,} in all; scale it down first")
+def _too_large(name: str, size: str, max_pixels: int) -> TooManyPixelsError:
+    return TooManyPixelsError(
+        f"{name}: {size} pixels, expected at most {max_pixels:,} in all; scale it down first"
+    )
 
 
 def _orientation(picture: Image.Image) -> int:

@@ -99,6 +99,14 @@ def uncovered(bundle: Bundle, cpu_class: str) -> str | None:
     )
 
 
+def is_certified(bundle: Bundle, cpu_class: str) -> bool:
+    """Return whether a certificate that passed was made on this class of CPUs."""
+    if bundle.spec.failed or uncovered(bundle, cpu_class) is not None:
+        return False
+    report = report_for(bundle_reports(bundle), cpu_class)
+    return report is not None and report["verdict"] == "passed"
+
+
 def summary(bundle: Bundle, cpu_class: str) -> str:
     """Return in one line what the certificate says of a bundle, on this class of CPUs where it can."""
     try:

@@ -124,7 +124,7 @@ def test_a_stop_while_the_broker_is_away_is_bounded() -> None:
         told = time.monotonic()
         process.send_signal(signal.SIGTERM)
         rest, errors = process.communicate(timeout=30)
-        assert time.monotonic() - told < 8  # 3 s, and what a busy machine adds; without a signal it would be 10
+        assert time.monotonic() - told < 8  # 3 s, and what a busy machine adds; with no signal 10
     count = len(lines) + rest.count("\n")
     assert process.returncode == 1
     last = errors.splitlines()[-1]
