@@ -41,8 +41,8 @@ _REASONS = {
     422: "This is no picture, or the query is wrong.",
     431: "The headers are too large.",
     500: "The engine or the detector failed.",
-    503: "The queue is full, or the service is ending; Retry-After says when to try again.",
-    504: "The time limit is over.",
+    503: "There is too much to do, or the service is ending; Retry-After says when to try again.",
+    504: "The time limit is too short for this request, also if there is no other.",
 }
 
 

@@ -21,7 +21,12 @@ from edge_fer.serve.service import Service
 from edge_fer.serve.worker import Answer, Busy
 
 _HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+
 _Waiting = list["asyncio.Future[Answer]"]
+
+
+class _TooSlow(Exception):
+    """The time limit is over, and no other request is to blame."""
 
 
 async def infer(service: Service, request: Request) -> Response:
@@ -29,7 +34,7 @@ async def infer(service: Service, request: Request) -> Response:
 
     Raises:
         Refusal: see `Bodies.uploads`; 413 too many pixels, 422 no picture, or a wrong query, 500 the engine
-            failed, 503 no room, 504 the time is over.
+            failed, 503 no room, or the time went on others, 504 the time was too short for these alone.
         Gone: the client went away.
     """
     detect = asked_detection(request.scope["query_string"])
@@ -40,7 +45,8 @@ async def infer(service: Service, request: Request) -> Response:
     if connection is not None:
         connection.cancel_when_lost(waiting)
     await asyncio.wait(waiting, timeout=max(0.0, deadline - time.monotonic()))
-    outcomes = [_outcome(each) for each in waiting]
+    alone = service.worker.pending <= len(waiting)
+    outcomes = [_outcome(each, alone) for each in waiting]
     return Response(_body(service, uploads, outcomes), 200, _HEADERS, "application/json")
 
 
@@ -58,10 +64,16 @@ def _submit(service: Service, uploads: Sequence[Upload], detect: bool, deadline:
     return waiting
 
 
-def _outcome(future: asyncio.Future[Answer]) -> Answer | BaseException:
+def _outcome(future: asyncio.Future[Answer], alone: bool) -> Answer | BaseException:
+    """Return what became of a picture.
+
+    Args:
+        future: its answer to come; cancelled if it has not come.
+        alone: whether no other request's pictures are under way.
+    """
     if not future.done():
         future.cancel()
-        return TimeoutError()
+        return _TooSlow() if alone else TimeoutError()
     if future.cancelled():
         return Gone()
     return future.exception() or future.result()
@@ -86,12 +98,17 @@ def _body(service: Service, uploads: Sequence[Upload], outcomes: Sequence[Answer
 
 def _fail(service: Service, error: BaseException, pictures: int) -> NoReturn:
     """Tell a client whose pictures are not to blame; all of them go without an answer."""
-    if isinstance(error, TimeoutError):
+    limit = f"no answer within {service.settings.time_limit_s:g} s"
+    if isinstance(error, _TooSlow):
         _count(service, "late", pictures)
         raise Refusal(
             HTTPStatus.GATEWAY_TIMEOUT,
-            f"no answer within {service.settings.time_limit_s:g} s: send fewer pictures at a time, or serve "
-            "with a longer --time-limit",
+            f"{limit}: send fewer or smaller pictures at a time, or serve with a longer --time-limit",
+        )
+    if isinstance(error, TimeoutError):
+        _count(service, "late", pictures)
+        raise unavailable(
+            f"{limit}, which went on other pictures: try again later", service.worker.retry_after_s
         )
     if isinstance(error, Busy):
         _count(service, "refused", pictures)

@@ -22,6 +22,7 @@ from edge_fer.pipeline.stages import Finder, Judge
 from edge_fer.recognizer import Analysis
 
 _LONGEST_RETRY_S = 60
+_WAIT_SHARE = 0.8  # of the time that a picture has; the pace may slacken
 _FADE = 31 / 32  # how much of its weight a picture's time keeps with every picture after it
 
 
@@ -129,14 +130,15 @@ class JobQueue:
         """Add a picture.
 
         Raises:
-            Busy: there is no room, or no new work is taken.
+            Busy: there is no room, its turn would come too late, or no new work is taken.
         """
         job.future.add_done_callback(self._forget)
         with self._changed:
             self.check_open()
-            if self._is_full(len(job.data)):
+            if self._is_full(len(job.data)) or self._would_be_late(job):
                 raise Busy(
-                    f"{len(self._open)} pictures are under way, expected room for one more: try again later",
+                    f"{len(self._open)} pictures are under way, as many as are answered in time: try again "
+                    "later",
                     self.retry_after_s(),
                 )
             self._add(job)
@@ -222,6 +224,11 @@ class JobQueue:
         return under_way >= self._capacity or (
             waiting_bytes > 0 and waiting_bytes + size_bytes > self._capacity_bytes
         )
+
+    def _would_be_late(self, job: Job) -> bool:
+        """Tell whether a picture would, by the pace so far, wait until its deadline or almost."""
+        waits_s = len(self._open) * self._pace.picture_s
+        return waits_s > _WAIT_SHARE * max(0.0, job.deadline - time.monotonic())
 
     def _add(self, job: Job) -> None:
         self._waiting.append(job)

@@ -89,6 +89,11 @@ class Worker:
         return self._queue.pending
 
     @property
+    def retry_after_s(self) -> int:
+        """Whole seconds until what is under way now should be done."""
+        return self._queue.retry_after_s()
+
+    @property
     def status(self) -> Status:
         """What to expect: an answer (ready), or why rather none now."""
         if self._queue.refusing:
@@ -124,7 +129,7 @@ class Worker:
             picture, as long as its faces are not being recognised.
 
         Raises:
-            Busy: there is no room, or the worker takes no new work.
+            Busy: there is no room, its turn would come too late, or the worker takes no new work.
         """
         job = Job(
             data=data,

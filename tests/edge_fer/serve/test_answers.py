@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import time
 from typing import Any
 
 import pytest
@@ -236,6 +237,17 @@ def test_an_answer_that_takes_too_long_is_told(settings: ServeSettings, crop: by
     with running(quick) as service, service.client() as client, held_up(service.service):
         response = client.post("/v1/infer", **CROP, content=crop)
         assert response.status_code == 504 and "0.3 s" in error_of(response)
+
+
+def test_an_answer_that_others_are_in_the_way_of_may_be_asked_for_again(
+    settings: ServeSettings, crop: bytes
+) -> None:
+    quick = dataclasses.replace(settings, time_limit_s=0.5)
+    with running(quick) as service, service.client() as client, held_up(service.service):
+        other = service.service.worker.submit(crop, "other", detect=False, deadline=time.monotonic() + 20)
+        response = client.post("/v1/infer", **CROP, content=crop)
+        assert response.status_code == 503 and "other pictures" in error_of(response)
+        assert int(response.headers["retry-after"]) >= 1 and not other.done()
 
 
 def test_an_engine_that_fails_is_told_and_shows(service: Running, crop: bytes) -> None:

@@ -264,6 +264,23 @@ def test_no_work_is_begun_after_the_deadline(worker: Worker, tiny: tuple[Recogni
     assert tiny[1].sizes == [1]
 
 
+def test_a_picture_whose_turn_would_come_too_late_is_refused(
+    worker: Worker, tiny: tuple[Recognizer, Watched]
+) -> None:
+    first = hold(worker, tiny[1])
+    submit(worker, crop(1))
+    worker._queue._pace._seconds, worker._queue._pace._pictures = 26.0, 10.0
+    with pytest.raises(Busy) as caught:  # 5.2 s for two, more than four fifths of 6 s
+        submit(worker, crop(2), deadline=time.monotonic() + 6.0)
+    assert caught.value.retry_after_s == 6
+    third = submit(worker, crop(2), deadline=time.monotonic() + 7.0)
+    tiny[1].gate.set()
+    assert first.result(20) and third.result(20)
+    until(lambda: worker.pending == 0)
+    worker._queue._pace._seconds = 1e6  # however slow it is, with nothing to do it tries
+    assert submit(worker, crop(3), deadline=time.monotonic() + 6.0).result(20)
+
+
 def test_drain_answers_everything_and_takes_nothing(worker: Worker, tiny: tuple[Recognizer, Watched]) -> None:
     tiny[1].gate.clear()
     futures = [submit(worker, crop(seed)) for seed in range(3)]
