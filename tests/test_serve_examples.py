@@ -14,8 +14,10 @@ from typing import Any
 
 import pytest
 import tomllib
+import typer
 import yaml
 
+from edge_fer import commands
 from tests.test_guides import unknown_words
 
 ROOT = Path(__file__).parents[1]
@@ -84,6 +86,9 @@ def test_what_the_services_mount_and_build_from_exists() -> None:
             project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
             assert extras <= set(project["optional-dependencies"])
             assert unknown_words("edge-fer", service["command"]) == []
+            name, *words = map(str, service["command"])
+            command: Any = typer.main.get_command(commands.app)
+            command.commands[name].make_context(name, words)  # an option without its value ends here
 
 
 def test_the_services_find_each_other() -> None:
