@@ -19,6 +19,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 from edge_fer.errors import InputError, TooManyPixelsError
 
 MAX_PIXELS = 100_000_000
+_LONGEST_SIDE = 1 << 20  # longer ones cannot be cropped
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 WRITTEN = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".webp": "WEBP", ".bmp": "BMP"}
 # Pillow's names of them; it knows more, and one (EPS) runs a program on what it is given.
@@ -169,7 +170,7 @@ def write_image(path: Path, image: NDArray[np.uint8]) -> None:
 def _decoded(data: bytes, name: str, max_pixels: int) -> NDArray[np.uint8]:
     with Image.open(io.BytesIO(data), formats=_FORMATS) as picture:  # reads the header only
         width, height = picture.size
-        if width * height > max_pixels:
+        if width * height > max_pixels or max(width, height) > _LONGEST_SIDE:
             raise _too_large(name, f"{width}x{height}", max_pixels)
         if isinstance(picture, JpegImageFile) and (scans := sum(map(data.count, _SCAN_STARTS))) > _MAX_SCANS:
             raise InputError(
@@ -185,7 +186,8 @@ def _decoded(data: bytes, name: str, max_pixels: int) -> NDArray[np.uint8]:
 
 def _too_large(name: str, size: str, max_pixels: int) -> TooManyPixelsError:
     return TooManyPixelsError(
-        f"{name}: {size} pixels, expected at most {max_pixels:,} in all; scale it down first"
+        f"{name}: {size} pixels, expected at most {max_pixels:,} in all and {_LONGEST_SIDE:,} on a side; "
+        "scale it down first"
     )
 
 

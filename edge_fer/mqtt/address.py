@@ -1,7 +1,8 @@
 """Where results are published: broker, login and topic of an MQTT URL. No line here ever shows the URL.
 
 A password that was typed with a bare `/` or `@` ends up in the port, the host or the topic, so none of them
-is repeated before the whole URL was taken apart without doubt.
+is repeated before the whole URL was taken apart without doubt. Causes are left out (`from None`) for the same
+reason: `--debug` would print what Python says of the URL.
 """
 
 from __future__ import annotations
@@ -116,8 +117,8 @@ def _split(url: str) -> tuple[SplitResult, int]:
             raise ValueError
         parts = urlsplit(url)
         port = parts.port
-    except ValueError as error:
-        raise UsageError(_complaint()) from error
+    except ValueError:
+        raise UsageError(_complaint()) from None
     if parts.scheme not in _PORTS or not parts.hostname or "?" in url or "#" in url or port == 0:
         raise UsageError(_complaint())
     return parts, port or _PORTS[parts.scheme]
@@ -145,13 +146,13 @@ def _host(parts: SplitResult) -> str:
             ipaddress.IPv6Address(host)  # with a zone, too: fe80::1%eth0
         else:
             host.encode("idna")
-    except ValueError as error:
-        raise UsageError(_complaint()) from error
+    except ValueError:
+        raise UsageError(_complaint()) from None
     return host
 
 
 def _decoded(text: str) -> str:
     try:
         return unquote(text, errors="strict")
-    except UnicodeDecodeError as error:
-        raise UsageError("--mqtt: what is percent-encoded has to be UTF-8") from error
+    except UnicodeDecodeError:
+        raise UsageError("--mqtt: what is percent-encoded has to be UTF-8") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Awaitable, Callable
 
 from fastapi import FastAPI
@@ -20,18 +21,16 @@ from edge_fer.serve.guard import Guard
 from edge_fer.serve.inference import infer
 from edge_fer.serve.monitor import Monitor
 from edge_fer.serve.page import page_routes
-from edge_fer.serve.refusal import Refusal
+from edge_fer.serve.refusal import NOT_KEPT, Refusal
 from edge_fer.serve.service import Service
 from edge_fer.serve.settings import ServeSettings
-from edge_fer.serve.websocket import stream
+from edge_fer.serve.websocket import STREAM_PATH, stream
 from edge_fer.serve.worker import Worker
 
-STREAM_PATH = "/v1/stream"
 _TEXTS = {
     404: "nothing is here: expected one of the paths in /openapi.json",
     405: "this path has other methods: see the header Allow",
 }
-_NO_STORE = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 
 
 def create_app(worker: Worker, monitor: Monitor, facts: Facts, settings: ServeSettings) -> FastAPI:
@@ -72,11 +71,13 @@ def _add_routes(app: FastAPI, service: Service) -> None:
     def add(path: str, method: str, answer: Callable[[Request], Awaitable[Response]]) -> None:
         app.add_api_route(path, answer, methods=[method], **documents.ROUTES[path])
 
+    facts_body = functools.cache(service.facts.body)  # 160 kB, too much to write anew for everybody who asks
+
     async def ask(request: Request) -> Response:
         return await infer(service, request)
 
     async def bundle(request: Request) -> Response:
-        return Response(service.facts.body(service.worker.batch), 200, _NO_STORE, "application/json")
+        return Response(facts_body(service.worker.batch), 200, NOT_KEPT, "application/json")
 
     async def health(request: Request) -> Response:
         return _status("alive")
@@ -87,7 +88,7 @@ def _add_routes(app: FastAPI, service: Service) -> None:
 
     async def metrics(request: Request) -> Response:
         text, content_type = service.monitor.render()
-        return Response(text, 200, {**_NO_STORE, "Content-Type": content_type})
+        return Response(text, 200, {**NOT_KEPT, "Content-Type": content_type})
 
     async def not_a_stream(request: Request) -> Response:
         raise Refusal(426, "expected a WebSocket, got a plain request", {"Upgrade": "websocket"})
@@ -107,7 +108,7 @@ async def _explain(request: Request, error: Exception) -> Response:
 
 
 def _status(status: str, code: int = 200) -> Response:
-    headers = _NO_STORE if code == 200 else {**_NO_STORE, "Retry-After": "1"}
+    headers = NOT_KEPT if code == 200 else {**NOT_KEPT, "Retry-After": "1"}
     return Response(b'{"status":"%s"}\n' % status.encode(), code, headers, "application/json")
 
 

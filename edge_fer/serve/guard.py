@@ -74,6 +74,12 @@ class Guard:
                 HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
                 f"expected at most {limits.header_lines} headers of {limits.header_bytes:,} bytes in all",
             )
+        if {b"content-length", b"transfer-encoding"} <= {name for name, _ in sent}:
+            raise Refusal(  # whoever stands between may have read the other one (RFC 9112, section 6.1)
+                HTTPStatus.BAD_REQUEST,
+                "expected Content-Length or Transfer-Encoding, got both",
+                {"Connection": "close"},
+            )
         if len(scope["raw_path"]) + len(scope["query_string"]) > _LONGEST_TARGET:
             raise Refusal(
                 HTTPStatus.REQUEST_URI_TOO_LONG, f"expected a path of at most {_LONGEST_TARGET:,} bytes"

@@ -16,11 +16,9 @@ from edge_fer.output import analysis_record, json_line
 from edge_fer.serve.bodies import asked_detection
 from edge_fer.serve.monitor import Unanswered
 from edge_fer.serve.multipart import Upload
-from edge_fer.serve.refusal import Gone, Refusal, error_line, unavailable
+from edge_fer.serve.refusal import NOT_KEPT, Gone, Refusal, error_line, unavailable
 from edge_fer.serve.service import Service
 from edge_fer.serve.worker import Answer, Busy
-
-_HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 
 _Waiting = list["asyncio.Future[Answer]"]
 
@@ -45,9 +43,9 @@ async def infer(service: Service, request: Request) -> Response:
     if connection is not None:
         connection.cancel_when_lost(waiting)
     await asyncio.wait(waiting, timeout=max(0.0, deadline - time.monotonic()))
-    alone = service.worker.pending <= len(waiting)
+    alone = service.worker.pending <= sum(not each.done() for each in waiting)
     outcomes = [_outcome(each, alone) for each in waiting]
-    return Response(_body(service, uploads, outcomes), 200, _HEADERS, "application/json")
+    return Response(_body(service, uploads, outcomes), 200, NOT_KEPT, "application/json")
 
 
 def _submit(service: Service, uploads: Sequence[Upload], detect: bool, deadline: float) -> _Waiting:

@@ -10,7 +10,7 @@ import logging
 import math
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -22,6 +22,7 @@ from edge_fer.pipeline.stages import Finder, Judge
 from edge_fer.recognizer import Analysis
 
 _LONGEST_RETRY_S = 60
+_AHEAD = 2  # frames of one stream: one whose faces are looked for while those of another are recognised
 _WAIT_SHARE = 0.8  # of the time that a picture has; the pace may slacken
 _FADE = 31 / 32  # how much of its weight a picture's time keeps with every picture after it
 
@@ -66,6 +67,7 @@ class Job:
         received: `time.monotonic()` when it came.
         deadline: `time.monotonic()` after which no work is begun on it.
         future: where its answer goes.
+        begun: it was taken from the queue.
         waited_s: seconds in queues so far.
         ended: its answer, or the reason why there is none, is being given or was given.
     """
@@ -77,6 +79,7 @@ class Job:
     received: float
     deadline: float = math.inf
     future: Future[Answer] = field(default_factory=Future)
+    begun: bool = False
     waited_s: float = 0.0
     ended: bool = False
 
@@ -166,12 +169,18 @@ class JobQueue:
             before.future.cancel()
 
     def take(self) -> Job | None:
-        """Wait for the next job; None: closed."""
+        """Wait for the next job; None: closed.
+
+        Of a stream, `_AHEAD` frames are worked on at a time and the newest of the others waits here: behind a
+        slow recogniser there would be a row of old ones otherwise.
+        """
         with self._changed:
-            self._changed.wait_for(lambda: self._waiting or self._closed)
-            if not self._waiting:
+            self._changed.wait_for(lambda: self._closed or self._next() is not None)
+            job = self._next()
+            if job is None:
                 return None
-            job = self._waiting.popleft()
+            self._waiting.remove(job)
+            job.begun = True
         job.waited_s += time.monotonic() - job.received
         return job
 
@@ -218,6 +227,10 @@ class JobQueue:
         """Return in how many seconds what is under way now will be done, by the pace so far; 1 to 60."""
         return min(_LONGEST_RETRY_S, max(1, math.ceil(len(self._open) * self._pace.picture_s)))
 
+    def _next(self) -> Job | None:
+        begun = Counter(job.judge for job in self._open.values() if job.begun and job.judge is not None)
+        return next((job for job in self._waiting if job.judge is None or begun[job.judge] < _AHEAD), None)
+
     def _is_full(self, size_bytes: int) -> bool:
         under_way = sum(job.judge is None for job in self._open.values())
         waiting_bytes = sum(len(job.data) for job in self._waiting)
@@ -263,6 +276,7 @@ class JobQueue:
         job.data = b""
         with self._emptied:
             del self._open[job.future]
+            self._changed.notify()  # the next frame of its stream may be taken
             if worked:
                 self._pace.note(job.received, time.monotonic())
             if not self._open:

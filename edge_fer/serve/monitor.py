@@ -150,12 +150,13 @@ class Monitor:
         self._requests.labels(route, str(status)).inc()
         self._request_seconds.add(route, seconds)
 
-    def answer(self, analysis: Analysis, waited_s: float) -> None:
+    def answer(self, analysis: Analysis, waited_s: float, *, streamed: bool = False) -> None:
         """Count a picture or frame that was recognised.
 
         Args:
             analysis: what was found, with the latency of every stage that ran.
             waited_s: seconds in queues, all of them together.
+            streamed: whether it is a frame of a stream.
         """
         self._pictures["answered"].inc()
         self._stage_seconds.add("queue", waited_s)
@@ -167,7 +168,7 @@ class Monitor:
             self._faces.inc()
             told = face.prediction
             (self._abstained if told.abstained else self._labels[told.top]).inc()
-        self._drift.add(analysis)
+        self._drift.add([face.prediction.reliability for face in analysis.faces], streamed)
 
     def unanswered(self, result: Unanswered) -> None:
         """Count a picture or frame that was sent and not recognised; not one that its sender gave up."""
@@ -226,18 +227,17 @@ class _Drift(Collector):
         self._lock = threading.Lock()
         self._frame_counts_at = -math.inf
 
-    def add(self, analysis: Analysis) -> None:
-        faces = analysis.faces
-        if not faces:
+    def add(self, reliabilities: Sequence[float], streamed: bool) -> None:
+        if not reliabilities:
             return
         with self._lock:
-            if faces[0].place.track is not None:
+            if streamed:
                 # A visitor's thirty frames a second are one face, and would soon fill the window.
                 now = time.monotonic()
                 if now < self._frame_counts_at:
                     return
                 self._frame_counts_at = now + _STREAM_GAP_S
-            self._latest.extend(face.prediction.reliability for face in faces)
+            self._latest.extend(reliabilities)
 
     def collect(self) -> Iterable[Metric]:
         with self._lock:

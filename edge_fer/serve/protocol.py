@@ -16,10 +16,12 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from edge_fer.serve.refusal import Refusal
 from edge_fer.serve.settings import Limits
 from edge_fer.serve.transport import JoiningTransport
+from edge_fer.serve.websocket import STREAM_PATH
 
-STREAM_PATH = "/v1/stream"
 _LONGEST_LINE = 8000  # the WebSocket library breaks off at 8,192 without an answer
 _PROBE_S = 1.0
+_SLICE_BYTES = 16_384
+_FRAMES_OF_A_SLICE = 256  # empty fragments cost far more time than they take to send
 _KEY = re.compile(rb"[A-Za-z0-9+/]{22}==")  # 16 bytes in base64
 _MALFORMED = Refusal(HTTPStatus.BAD_REQUEST, "expected an HTTP/1.1 request, got a malformed one")
 _CUT_OFF = Refusal(HTTPStatus.BAD_REQUEST, "expected a whole request, got a part of one")
@@ -46,6 +48,7 @@ class GuardedProtocol(H11Protocol):
         self._linger_timer: asyncio.TimerHandle | None = None
         self._discarding = False  # an answer was given, and what still comes is thrown away
         self._awaited: Sequence[asyncio.Future[Any]] = ()
+        self._since = self.loop.time()  # of the last answer, or of the beginning
 
     def cancel_when_lost(self, futures: Sequence[asyncio.Future[Any]]) -> None:
         """Cancel these when the client goes away before they are done."""
@@ -56,7 +59,7 @@ class GuardedProtocol(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(cast(asyncio.Transport, JoiningTransport(transport, self.loop)))
         transport.set_write_buffer_limits(0)  # so that `pause_writing` tells of every byte that waits
-        if len(self.connections) > self._limits.connections:
+        if len(self.connections) > self._limits.connections and not self._make_room():
             self._refuse(_FULL)
         else:
             self._head_timer = self.loop.call_later(self._limits.header_s, self._head_is_late)
@@ -92,6 +95,7 @@ class GuardedProtocol(H11Protocol):
 
     def on_response_complete(self) -> None:
         self._awaited = ()
+        self._since = self.loop.time()
         super().on_response_complete()
         if self.transport.is_closing():
             return
@@ -138,6 +142,23 @@ class GuardedProtocol(H11Protocol):
     def handle_websocket_upgrade(self, event: h11.Request) -> None:
         self._stop_head_timer()
         super().handle_websocket_upgrade(event)
+
+    def _make_room(self) -> bool:
+        """Close the connection that has been without a request for longest; tell whether there was one.
+
+        A client that opens connections and says nothing would keep all others out.
+        """
+        unused = [each for each in self.connections if isinstance(each, GuardedProtocol) and each._unused()]
+        oldest = min(unused, key=lambda each: (not each._discarding, each._since), default=self)
+        if oldest is not self:
+            oldest.transport.abort()
+        return oldest is not self
+
+    def _unused(self) -> bool:
+        """Tell whether nothing was asked here, or what was asked is answered."""
+        return not self.transport.is_closing() and (
+            self._discarding or (self.conn.their_state is h11.IDLE and self.conn.our_state is h11.IDLE)
+        )
 
     def _watch_head(self) -> None:
         """Start the time for a head with its first bytes, and stop it with its last."""
@@ -206,15 +227,38 @@ class StreamProtocol(WebSocketsSansIOProtocol):
     """WebSocket of one connection.
 
     Args:
-        limits: how long a client may take to read.
+        limits: how long a client may take to read, and how much it may send before its stream is opened.
         **uvicorn: what uvicorn gives a protocol.
     """
 
     def __init__(self, *, limits: Limits, **uvicorn: Any) -> None:
         super().__init__(**uvicorn)
         self._limits = limits
+        self.app_state = {**self.app_state, "connection": self}
+        self._opened = False
+        self._received_bytes = 0
         self._write_timer: asyncio.TimerHandle | None = None
         self.close_timeout = limits.linger_s
+
+    def open(self) -> None:
+        """Take messages of full size from now on."""
+        self._opened = True
+
+    def data_received(self, data: bytes) -> None:
+        self._received_bytes += len(data)
+        # Reading pauses behind each message: what follows an honest client's token does not get so far.
+        if not self._opened and self._received_bytes > self._limits.stranger_bytes:
+            self.transport.abort()
+        for start in range(0, len(data), _SLICE_BYTES):
+            if not self.transport.is_closing():
+                super().data_received(data[start : start + _SLICE_BYTES])
+
+    def handle_events(self) -> None:
+        """Hand on what a slice held; cut off who sends frames of next to nothing, which no size bounds."""
+        if len(self.conn.events) > _FRAMES_OF_A_SLICE:
+            self.transport.abort()
+        else:
+            super().handle_events()
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._write_timer is not None:

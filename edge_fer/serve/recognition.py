@@ -10,7 +10,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from edge_fer.errors import EngineError
 from edge_fer.pipeline.events import Result
 from edge_fer.recognizer import Analysis, FaceResult, Prediction, Recognizer
 from edge_fer.serve.batching import Batching, measure
@@ -45,7 +44,7 @@ class Recognition:
         """Run the graph for the first times, and measure what may run together."""
         try:
             self.batching = measure(self._recognizer.engine, self._size)
-        except EngineError:
+        except Exception:  # noqa: BLE001 (no memory, for example: the thread goes on and those who ask are told)
             self.failures = _DEAD
         self.warm = True
 
@@ -53,7 +52,7 @@ class Recognition:
         """Try whether an engine that failed works again."""
         try:
             self._recognizer.predict(np.zeros((1, self._size, self._size, 3), np.uint8))
-        except EngineError:
+        except Exception:  # noqa: BLE001 (it is tried again)
             self.failures += 1
         else:
             self.failures = 0

@@ -10,6 +10,9 @@ from starlette.responses import Response
 
 from edge_fer.cli_errors import one_line
 
+NOT_KEPT: Mapping[str, str] = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+"""Headers of every answer that depends on what was asked."""
+
 
 class Refusal(Exception):
     """A request that is answered with an error.
@@ -31,7 +34,7 @@ class Refusal(Exception):
         return Response(
             json.dumps({"error": error_line(self.text)}).encode() + b"\n",
             self.status,
-            {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", **self.headers},
+            {**NOT_KEPT, **self.headers},
             "application/json",
         )
 

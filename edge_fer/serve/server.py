@@ -80,7 +80,9 @@ def load_app(settings: ServeSettings) -> FastAPI:
         recognizer,
         detector,
         capacity=settings.queue,
-        on_answer=lambda answer: monitor.answer(answer.analysis, answer.waited_s),
+        on_answer=lambda answer: monitor.answer(
+            answer.analysis, answer.waited_s, streamed=answer.moment.frame is not None
+        ),
     )
     monitor = Monitor(served, queue_depth=lambda: worker.pending)
     return create_app(worker, monitor, facts, settings)

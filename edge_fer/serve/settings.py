@@ -27,6 +27,7 @@ class Limits:
         header_lines: headers of a request.
         files: pictures in one request.
         upload_bytes: bodies that are being received at a time, together.
+        stranger_bytes: of a stream that was not opened yet: its token is missing, or there are too many.
     """
 
     header_s: float = 10.0
@@ -41,6 +42,7 @@ class Limits:
     header_lines: int = 64
     files: int = 32
     upload_bytes: int = 256_000_000
+    stranger_bytes: int = 1_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

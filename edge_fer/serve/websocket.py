@@ -16,9 +16,10 @@ from edge_fer.serve.access import check_origin
 from edge_fer.serve.bodies import asked_detection
 from edge_fer.serve.refusal import error_line
 from edge_fer.serve.service import Service
+from edge_fer.serve.streams import NAME
 from edge_fer.serve.worker import Answer, Busy, Stream
 
-NAME = "stream"
+STREAM_PATH = "/v1/stream"
 _NORMAL, _GOING_AWAY, _NO_SUCH_DATA, _NOT_ALLOWED, _LATER = 1000, 1001, 1003, 1008, 1013
 
 
@@ -82,6 +83,9 @@ async def _open(service: Service, socket: WebSocket, detect: bool) -> None:
         frames = service.worker.stream(detect=detect)
     except Busy as busy:
         raise _Ended(_LATER, error_line(str(busy), 120)) from None
+    connection = socket.scope["state"].get("connection")
+    if connection is not None:
+        connection.open()
     service.monitor.streams(1)
     try:
         await _Conversation(service, socket, frames).run()
@@ -124,6 +128,8 @@ class _Conversation:
                     receiving = asyncio.ensure_future(self._socket.receive())
         finally:
             receiving.cancel()
+            for each in self._waiting:  # nobody hears any more what becomes of them
+                each.cancel()
 
     def _take(self, message: Message, received: float) -> None:
         _check_connected(message)

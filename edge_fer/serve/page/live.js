@@ -72,16 +72,19 @@ export class Live {
     if (this.#busy) return;
     this.#busy = true;
     let failures = 0;
-    while (this.#wanted > 0) {
-      try {
-        await this.#one();
-        failures = 0;
-      } catch (error) {
-        if (!(await this.#recover(error, failures))) break;
-        failures += 1;
+    try {
+      while (this.#wanted > 0) {
+        try {
+          await this.#one();
+          failures = 0;
+        } catch (error) {
+          if (!(await this.#recover(error, failures))) break;
+          failures += 1;
+        }
       }
+    } finally {
+      this.#busy = false; // also after what nobody expected: the next start is a new one
     }
-    this.#busy = false;
   }
 
   async #one() {

@@ -105,6 +105,10 @@ function show(scene) {
 
 async function givePhotos(files) {
   const [file, ...others] = files;
+  if (file.type && !file.type.startsWith("image/")) {
+    notices.show("error", `${file.name} is no picture. Give a JPEG, PNG, WebP, GIF, BMP or TIFF.`);
+    return;
+  }
   stopCamera();
   if (starting !== null) starting.dropped = true;
   at("live").hidden = true;

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from urllib.parse import quote
 
 import pytest
@@ -98,12 +99,15 @@ def test_a_password_that_is_not_escaped_is_in_no_line(text: str, port: bool) -> 
         ("mqtt://:secret@broker.example/porch", "needs a user name"),
         ("mqtt://me:se/cret@broker.example/porch", "expected mqtt[s]://"),
         ("mqtt://me:12/cret@broker.example/porch", "an @ behind the host"),
+        ("mqtt://me:se\N{CARE OF}cret@broker.example/porch", "expected mqtt[s]://"),
     ],
 )
 def test_what_is_refused_and_why(url: str, said: str) -> None:
     with pytest.raises(UsageError) as error:
         parse_address(url, {})
     assert said in str(error.value) and "cret" not in str(error.value)
+    shown = "".join(traceback.format_exception(error.value))  # as --debug shows it
+    assert "cret" not in shown.replace("test_what_is_refused_and_why", "")
 
 
 def test_who_prints_an_address_prints_no_password() -> None:

@@ -13,7 +13,7 @@ from edge_fer.serve.settings import Limits, ServeSettings
 from tests.conftest import pattern
 from tests.edge_fer.serve.running import Running, running
 
-QUICK = Limits(header_s=0.6, body_s=1.0, idle_s=5.0, write_s=1.0, linger_s=0.5, stream_idle_s=1.0, files=4)
+QUICK = Limits(header_s=0.6, body_s=1.0, idle_s=5.0, write_s=1.0, linger_s=0.5, stream_idle_s=2.5, files=4)
 
 
 @pytest.fixture(scope="module")

@@ -280,28 +280,6 @@ def test_a_client_that_reads_nothing_is_left(service: Running, crop: bytes) -> N
         )
 
 
-def open_connections(service: Running) -> int:
-    return len(service.server.server_state.connections)
-
-
-def test_more_connections_than_allowed_are_told(service: Running, crop: bytes) -> None:
-    limits = service.service.settings.limits
-    assert limits.connections == 256
-    wait_until(lambda: open_connections(service) == 0)
-    idle = [service.connect() for _ in range(256)]
-    try:
-        wait_until(lambda: open_connections(service) == 256)
-        with closing(service.connect()) as connection:
-            answer = read_all(connection)
-        assert status_of(answer) == 503 and b"retry-after: 1\r\n" in answer
-    finally:
-        for each in idle:
-            each.close()
-    wait_until(lambda: open_connections(service) == 0)
-    with service.client() as client:
-        assert client.post("/v1/infer?detect=false", content=crop).status_code == 200
-
-
 def test_pipelined_requests_are_answered_in_their_order(service: Running, crop: bytes) -> None:
     post = POST + b"Content-Length: %d\r\n\r\n" % len(crop) + crop
     last = b"GET /nowhere HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"

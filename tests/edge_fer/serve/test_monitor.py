@@ -58,12 +58,10 @@ def value(samples: Samples, name: str, **labels: str) -> float | None:
     return samples.get((f"edge_fer_{name}", tuple(sorted(labels.items()))))
 
 
-def face(
-    reliability: float = 0.5, top: int = 0, abstained: bool = False, track: int | None = None
-) -> FaceResult:
+def face(reliability: float = 0.5, top: int = 0, abstained: bool = False) -> FaceResult:
     flat = np.full(len(LABELS), 1 / len(LABELS), np.float32)
     told = Prediction(LABELS, flat, flat, reliability, top, abstained)
-    return FaceResult(Place((1.0, 2.0, 30.0, 40.0), track=track), told, np.zeros((16, 16, 3), np.uint8))
+    return FaceResult(Place((1.0, 2.0, 30.0, 40.0)), told, np.zeros((16, 16, 3), np.uint8))
 
 
 def analysis(faces: Sequence[FaceResult], **latency_ms: float) -> Analysis:
@@ -192,7 +190,7 @@ def test_one_frame_a_second_of_all_streams_counts_towards_the_drift(monkeypatch:
     monkeypatch.setattr(monitor_module.time, "monotonic", lambda: now[0])
     monitor = make()
     for _ in range(50):  # five seconds of ten frames, of two people
-        monitor.answer(analysis([face(0.2, track=1), face(0.4, track=2)]), 0.0)
+        monitor.answer(analysis([face(0.2), face(0.4)]), 0.0, streamed=True)
         now[0] += 0.1
     monitor.answer(analysis([face(0.9)]), 0.0)  # a picture counts, whenever it comes
     samples = read(monitor)

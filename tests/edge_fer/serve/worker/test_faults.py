@@ -88,6 +88,8 @@ def test_a_dead_engine_shows_and_one_that_is_back_too(
         until(lambda: worker.pending == 0)
     assert worker.status == "failing" and not worker.ready
     submit(worker, crop(9)).exception(20)
+    assert worker.submit(crop(9), "nobody", deadline=soon()).result(20).analysis.faces == ()
+    assert worker.status == "failing"  # the engine had nothing to do with that
     tiny[1].refuses = lambda images: None
     until(lambda: worker.ready)
     worker.close()
@@ -100,6 +102,18 @@ def test_an_engine_that_never_worked_is_not_ready(tiny: tuple[Recognizer, Watche
     until(lambda: worker.status == "failing")
     assert isinstance(submit(worker, crop(0)).exception(20), EngineError)
     worker.close()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_thread_that_ends_by_a_bug_leaves_nobody_waiting(tiny: tuple[Recognizer, Watched]) -> None:
+    worker = Worker(tiny[0], NoFaces())
+    worker._recognition.together = lambda waiting: 1 // 0  # type: ignore[method-assign]
+    early = submit(worker, crop(0))
+    worker.start()
+    assert isinstance(early.exception(20), Busy) and not worker.ready
+    with pytest.raises(Busy):
+        submit(worker, crop(1))
+    until(lambda: not any(thread.is_alive() for thread in worker._threads))
 
 
 def test_callbacks_may_do_anything(tiny: tuple[Recognizer, Watched]) -> None:

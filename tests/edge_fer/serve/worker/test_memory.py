@@ -87,3 +87,11 @@ def test_few_frames_are_in_memory_whoever_sends_how_many(tiny: tuple[Recognizer,
     # One is recognised, two wait, one is ready for that, and one is made from Pillow's.
     assert 3 * image.nbytes < most < 6.5 * image.nbytes
     worker.close()
+
+
+def test_the_bytes_of_a_broken_frame_are_let_go(worker: Worker) -> None:
+    stream = worker.stream(detect=False)
+    assert stream.submit(bytes(1_000_000), time.monotonic()).exception(20)
+    until(lambda: worker.pending == 0)
+    assert stream._last is not None and stream._last.data == b""  # it stays until the next one comes
+    stream.close()

@@ -212,3 +212,19 @@ def test_the_end_of_the_service_ends_frames(worker: Worker, tiny: tuple[Recogniz
     tiny[1].gate.set()
     assert worker.drain(20)
     assert all(frame.result(0) for frame in frames)
+
+
+def test_old_frames_do_not_pile_up_behind_a_slow_recogniser(
+    worker: Worker, tiny: tuple[Recognizer, Watched]
+) -> None:
+    until(lambda: worker.ready)
+    tiny[1].gate.clear()
+    stream = worker.stream(detect=False)
+    frames = []
+    for number in range(20):
+        frames.append(stream.submit(crop(number), number / 20))
+        time.sleep(0.02)
+    assert worker.pending <= 3  # two are worked on, one waits
+    assert sum(future.cancelled() for future in frames) >= 17 and not frames[-1].cancelled()
+    tiny[1].gate.set()
+    assert frames[-1].result(20).moment.frame == 19
