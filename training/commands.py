@@ -23,19 +23,36 @@ def train(
     output: Annotated[Path, typer.Option(help="Run folder: metrics, checkpoints, resumable state.")],
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     start: Annotated[
-        Path | None, typer.Option(help="Checkpoint to start from instead of random weights.")
+        Path | None,
+        typer.Option(
+            help="Checkpoint to start from, not random weights; for mobilefacenet recognition weights too."
+        ),
+    ] = None,
+    teacher: Annotated[
+        list[Path] | None,
+        typer.Option(help="Checkpoint to learn from, for a [distillation]; several: their mean."),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where the run was stopped.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
     """Train a network; the same command with --resume goes on after a kill, bit for bit."""
     try:
-        from training.session import train_run
+        from training.session import TrainOptions, train_run
     except ImportError as error:
         raise MissingPackageError(
             f"train needs the package {error.name}: pip install -c constraints.txt -e '.[train]'"
         ) from error
-    train_run(recipe_path=recipe, data=data, output=output, device=device, resume=resume, start=start)
+    train_run(
+        TrainOptions(
+            recipe_path=recipe,
+            data=data,
+            output=output,
+            device=device,
+            resume=resume,
+            start=start,
+            teachers=tuple(teacher or ()),
+        )
+    )
 
 
 def split_data(data: str) -> tuple[str, str]:

@@ -20,6 +20,7 @@ from training.averaging import WeightAverage
 from training.data.augment import build_augmentation
 from training.data.faces import FaceTensors, batches, epoch_order
 from training.evaluation import Evaluation, embed, evaluate, standardise
+from training.methods.distillation import Lessons, embedding_loss
 from training.methods.grefel import (
     GrefelLoss,
     LossTerms,
@@ -29,7 +30,7 @@ from training.methods.grefel import (
 )
 from training.models import DEFAULTS, ExpressionNetwork, HeadOutput, build_from_spec
 from training.models.balancing import ReliabilityBalancing
-from training.models.checkpoint import Checkpoint, save_checkpoint
+from training.models.checkpoint import save_checkpoint
 from training.recipe import OptimiserOptions, Recipe
 from training.run import Progress, RunFolder
 
@@ -99,6 +100,8 @@ class Trainer:
         if delta is not None and isinstance(head, ReliabilityBalancing):
             head.anchor_correction.delta = delta  # the average, already taken, keeps the network's own
         self.start: str | None = None
+        self.teachers: tuple[str, ...] = ()
+        self.lessons: Lessons | None = None
         self.batches_per_epoch = len(train) // options.batch_size
         self.progress = Progress()
 
@@ -107,12 +110,16 @@ class Trainer:
         """The network that is validated and kept: the average of the weights if the recipe asks for one."""
         return self.network if self.average is None else self.average.network
 
-    def start_from(self, checkpoint: Checkpoint) -> None:
-        """Begin with a checkpoint's weights, its anchors too where the recipe has no warm-up epochs."""
-        self.network.load_state_dict(checkpoint.network.state_dict())
-        self.start = checkpoint.sha256
+    def start_from(self, network: ExpressionNetwork, sha256: str) -> None:
+        """Begin with these weights, their anchors too where the recipe has no warm-up epochs."""
+        self.network.load_state_dict(network.state_dict())
+        self.start = sha256
         if self.average is not None:
             self.average.restart(self.network)
+
+    def learn_from(self, lessons: Lessons, teachers: tuple[str, ...]) -> None:
+        """Let the answers of teachers (SHA-256 of each) on the training faces into the loss."""
+        self.lessons, self.teachers = lessons, teachers
 
     def resume(self) -> None:
         """Take up the run where its last saved state left it."""
@@ -203,13 +210,22 @@ class Trainer:
         target = target_distribution(
             labels, soft, len(self.network.spec.labels), self.recipe.method.min_votes
         )
+        if self.lessons is not None:
+            target = target.lerp(
+                self.lessons.probabilities[indices].to(device), self.recipe.distillation.share
+            )
         balanced = self.progress.epoch >= self.recipe.method.warmup_epochs
         head = self.network.head
         # A head without anchors has no distances, and the loss does not look at this argument.
         anchors = (
             head.anchor_correction.anchors if isinstance(head, ReliabilityBalancing) else output.embedding
         )
-        return self.loss(output, anchors, labels, target, balanced=balanced)
+        terms = self.loss(output, anchors, labels, target, balanced=balanced)
+        if self.lessons is None:
+            return terms
+        matched = embedding_loss(output.embedding.float(), self.lessons.embeddings[indices].to(device))
+        total = terms.total + self.recipe.distillation.embedding * matched
+        return terms._replace(total=total, embedding=matched)
 
     def refuse(self, what: str) -> None:
         """Stop on something that is not finite; the last saved state stays."""
@@ -276,6 +292,7 @@ class Trainer:
             "epoch": self.progress.epoch,
             "validation": asdict(figures),
             "start": self.start,
+            "teachers": list(self.teachers),
         }
         for path in (self.folder.last, self.folder.best) if best else (self.folder.last,):
             save_checkpoint(path, self.shown, self.crop, info)

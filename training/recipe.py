@@ -15,6 +15,7 @@ from edge_fer.errors import RecipeError
 from edge_fer.labels import LABELS
 from edge_fer.preprocess import FERPLUS_TEMPLATE, CropSpec
 from training.data.augment import AugmentOptions
+from training.methods.distillation import DistillationOptions
 from training.methods.grefel import GrefelOptions
 from training.models import DEFAULTS
 
@@ -70,6 +71,14 @@ class CropOptions:
         """Return the five landmarks of the training faces in crop units, empty without alignment."""
         return FERPLUS_TEMPLATE if self.alignment == "five-point" else ()
 
+    def spec(self, size: int) -> CropSpec:
+        """Return the rule for crops of `size` pixels.
+
+        Raises:
+            ValueError: an option outside its range.
+        """
+        return CropSpec(size=size, margin=self.margin, alignment=self.alignment, template=self.template())
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WeightsNote:
@@ -88,6 +97,7 @@ class Recipe:
     crop: CropOptions = field(default_factory=CropOptions)
     optimiser: OptimiserOptions
     method: GrefelOptions = field(default_factory=GrefelOptions)
+    distillation: DistillationOptions = field(default_factory=DistillationOptions)
     augment: AugmentOptions = field(default_factory=AugmentOptions)
     weights: WeightsNote = field(default_factory=WeightsNote)
 
@@ -150,14 +160,14 @@ def check(recipe: Recipe, path: Path) -> None:
         *optimiser_rules(recipe.optimiser),
         *method_rules(recipe.method),
         *training_delta_rules(recipe),
+        *distillation_rules(recipe.distillation),
         *augment_rules(recipe.augment),
     )
     for name, value, wanted, good in rules:
         if not good:
             raise RecipeError(f"{path}: expected {name} {wanted}, got {value!r}")
-    crop = recipe.crop
     try:
-        CropSpec(size=1, margin=crop.margin, alignment=crop.alignment, template=crop.template())
+        recipe.crop.spec(1)
     except ValueError as error:
         raise RecipeError(f"{path}: {error}") from error
 
@@ -197,7 +207,7 @@ def optimiser_rules(optimiser: OptimiserOptions) -> tuple[Rule, ...]:
 
 def method_rules(method: GrefelOptions) -> tuple[Rule, ...]:
     """Return what has to hold for [method]."""
-    names = ("classification", "anchor", "centre", "primary")
+    names = ("classification", "anchor", "centre", "primary", "similarity")
     weights = {f"method.{name}": getattr(method, name) for name in names}
     return (
         *((name, value, "of 0 or more", 0.0 <= value < math.inf) for name, value in weights.items()),
@@ -218,6 +228,15 @@ def training_delta_rules(recipe: Recipe) -> tuple[Rule, ...]:
         ("method.training_delta", delta, "above 0", 0.0 < delta < math.inf),
         ("optimiser.average", average, "above 0 where method.training_delta is set", average > 0.0),
         ("network.head", head, "balanced where method.training_delta is set", head == "balanced"),
+    )
+
+
+def distillation_rules(distillation: DistillationOptions) -> tuple[Rule, ...]:
+    """Return what has to hold for [distillation]."""
+    share, embedding = distillation.share, distillation.embedding
+    return (
+        ("distillation.share", share, "of 0 to 1", 0.0 <= share <= 1.0),
+        ("distillation.embedding", embedding, "of 0 or more", 0.0 <= embedding < math.inf),
     )
 
 

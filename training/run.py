@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import save
 
 from edge_fer.errors import TrainingError
+from training.methods.distillation import Lessons
 from training.models.checkpoint import read_safetensors, replace_file
 from training.recipe import Recipe
 
@@ -27,9 +28,24 @@ class Progress:
     metric_lines: int = 0
 
 
-def describe(recipe: Recipe, data: str, start: str | None) -> str:
-    """Return the content of recipe.json: the recipe with all its defaults, the data and the first weights."""
-    return json.dumps({"recipe": recipe.to_json(), "data": data, "start": start}, indent=1, sort_keys=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """What a run is made from: recipe, data, and the SHA-256 of first weights and of teachers, if any."""
+
+    recipe: Recipe
+    data: str
+    start: str | None = None
+    teachers: tuple[str, ...] = ()
+
+    def describe(self) -> str:
+        """Return the content of recipe.json: the recipe stands there with all its defaults."""
+        values = {
+            "recipe": self.recipe.to_json(),
+            "data": self.data,
+            "start": self.start,
+            "teachers": self.teachers,
+        }
+        return json.dumps(values, indent=1, sort_keys=True)
 
 
 class RunFolder:
@@ -40,19 +56,16 @@ class RunFolder:
         self.metrics = path / "metrics.jsonl"
         self.state = path / "state.safetensors"
         self.recipe = path / "recipe.json"
+        self.lessons = path / "lessons.safetensors"
         self.best = path / "best.safetensors"
         self.last = path / "last.safetensors"
 
-    def start(self, recipe: Recipe, data: str, start: str | None) -> None:
+    def start(self, origin: Origin) -> None:
         """Create the folder and write into it what is trained."""
-        replace_file(self.recipe, describe(recipe, data, start).encode())
+        replace_file(self.recipe, origin.describe().encode())
 
-    def check(self, recipe: Recipe, data: str, start: str | None, *, resume: bool) -> None:
-        """Check that a run can start here, or that the folder holds this very run.
-
-        Args:
-            recipe: what is trained. data: on what. start: SHA-256 of the checkpoint it starts from, if any.
-            resume: whether the run goes on.
+    def check(self, origin: Origin, *, resume: bool) -> None:
+        """Check that a run can start here, or with `resume` that the folder holds this very run.
 
         Raises:
             TrainingError: the folder holds something and `resume` is off, holds another recipe, or no run.
@@ -67,9 +80,10 @@ class RunFolder:
             raise TrainingError(
                 f"{self.path}: expected a run to resume, found none; leave --resume out to start one"
             )
-        if self.recipe.read_text(encoding="utf-8") != describe(recipe, data, start):
+        if self.recipe.read_text(encoding="utf-8") != origin.describe():
             raise TrainingError(
-                f"{self.path}: this run began with another recipe, data or --start; use another --output"
+                f"{self.path}: this run began with another recipe, data, --start or --teacher; "
+                "use another --output"
             )
 
     def append(self, progress: Progress, record: Mapping[str, object]) -> Progress:
@@ -83,6 +97,18 @@ class RunFolder:
         values = {name: getattr(progress, name) for name in progress.__slots__}
         flat = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         replace_file(self.state, save(flat, metadata={"progress": json.dumps(values)}))
+
+    def save_lessons(self, lessons: Lessons) -> None:
+        """Write the teachers' answers, which take minutes to compute."""
+        replace_file(self.lessons, save({name: getattr(lessons, name) for name in lessons.__slots__}))
+
+    def load_lessons(self) -> Lessons | None:
+        """Return the teachers' answers that were written here; None where there are none.
+
+        Raises:
+            CheckpointError: they are damaged.
+        """
+        return Lessons(**read_safetensors(self.lessons)[0]) if self.lessons.is_file() else None
 
     def load_state(self) -> tuple[dict[str, torch.Tensor], Progress] | None:
         """Return the saved state and cut the metrics back to it; None when no state was saved yet.

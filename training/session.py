@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -14,10 +17,13 @@ from edge_fer.preprocess import CropSpec
 from training.commands import split_data
 from training.data.faces import FaceTensors, drop_duplicates, load_faces
 from training.loop import Trainer, build_network
-from training.models.checkpoint import Checkpoint, load_checkpoint
+from training.methods.distillation import Lessons, agree, teach
+from training.models import ExpressionNetwork
+from training.models.checkpoint import HEADER, Checkpoint, load_checkpoint, read_safetensors
+from training.models.recognition import RecognitionEncoder, load_recognition
 from training.recipe import Recipe, load_recipe
+from training.run import Origin, RunFolder
 from training.run import Progress as RunProgress
-from training.run import RunFolder
 
 
 def choose_device(device: str) -> str:
@@ -46,51 +52,129 @@ def load_splits(data: str, crop: CropSpec, classes: int, console: Console) -> tu
     return train, valid
 
 
-def load_start(start: Path, recipe: Recipe) -> Checkpoint:
-    """Read the checkpoint a run starts from.
+@dataclass(frozen=True, slots=True)
+class Start:
+    """The weights a run starts from and the SHA-256 of their file."""
+
+    network: ExpressionNetwork
+    sha256: str
+
+
+def load_start(path: Path, recipe: Recipe) -> Start:
+    """Read what a run starts from: a checkpoint, or for mobilefacenet the face-recognition weights.
 
     Raises:
-        CheckpointError: missing or damaged.
+        CheckpointError: missing, damaged or foreign.
         TrainingError: its tensors do not fit the recipe's network.
     """
-    checkpoint = load_checkpoint(start)
+    network = build_network(recipe)
+    if isinstance(network.encoder, RecognitionEncoder):
+        tensors, metadata = read_safetensors(path)
+        if HEADER not in metadata:
+            load_recognition(network.encoder, tensors, path)
+            return Start(network, hashlib.sha256(path.read_bytes()).hexdigest())
+    checkpoint = load_checkpoint(path)
     expected, got = (
-        {n: t.shape for n, t in network.state_dict().items()}
-        for network in (build_network(recipe), checkpoint.network)
+        {n: t.shape for n, t in some.state_dict().items()} for some in (network, checkpoint.network)
     )
     if expected != got:
         raise TrainingError(
-            f"{start}: expected weights of the recipe's network {recipe.network.model}, got those of another "
+            f"{path}: expected weights of the recipe's network {recipe.network.model}, got those of another "
             f"{checkpoint.network.spec.model}; start from one of the same model, classes and anchors"
         )
-    return checkpoint
+    return Start(checkpoint.network, checkpoint.sha256)
 
 
-def train_run(
-    *, recipe_path: Path, data: str, output: Path, device: str, resume: bool, start: Path | None = None
-) -> None:
+def load_teachers(paths: Sequence[Path], recipe: Recipe) -> tuple[Checkpoint, ...]:
+    """Read the teachers where the recipe asks for some.
+
+    Raises:
+        CheckpointError: missing or damaged.
+        TrainingError: asked for and not given, or the other way round, or one knows other labels.
+    """
+    if recipe.distillation.asked_for != bool(paths):
+        raise TrainingError(
+            "expected --teacher CHECKPOINT exactly where the recipe has a [distillation] above 0; "
+            f"{recipe.name} {'has none' if paths else 'has one'}"
+        )
+    teachers = tuple(load_checkpoint(path) for path in paths)
+    expected = build_network(recipe).spec.labels
+    for path, teacher in zip(paths, teachers, strict=True):
+        got = teacher.network.spec.labels
+        if expected != got:
+            raise TrainingError(
+                f"{path}: expected a teacher of {len(expected)} labels, got one of {len(got)}"
+            )
+    return teachers
+
+
+def judge(
+    teachers: Sequence[Checkpoint], faces: FaceTensors, data: str, device: str, console: Console
+) -> Lessons:
+    """Return what the teachers say of the training faces, each at the size it was trained for.
+
+    Raises:
+        TrainingError: the faces at a teacher's size are not the same faces.
+    """
+    answers = []
+    for teacher in teachers:
+        network = teacher.network
+        console.print(f"{network.spec.model} teaches, at {teacher.crop.size} pixels")
+        seen = faces
+        if teacher.crop.size != faces.crops.shape[1]:
+            seen, _ = load_splits(data, teacher.crop, len(network.spec.labels), console)
+        if not torch.equal(seen.labels, faces.labels):
+            raise TrainingError(
+                f"expected the {len(faces)} training faces at {teacher.crop.size} pixels too, got "
+                f"{len(seen)}; some are duplicates at one size only: take a teacher of the same size"
+            )
+        answers.append(teach(network, seen.crops, torch.device(device)))
+    return agree(answers)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainOptions:
+    """What `train` is asked for."""
+
+    recipe_path: Path
+    data: str
+    output: Path
+    device: str = "auto"
+    resume: bool = False
+    start: Path | None = None
+    teachers: tuple[Path, ...] = ()
+
+
+def train_run(options: TrainOptions) -> None:
     """Run or resume a training run and print the path of its best checkpoint as the last line."""
     console = Console(stderr=True)
-    recipe = load_recipe(recipe_path)
-    device = choose_device(device)
-    folder = RunFolder(output)
-    split_data(data)
-    first = None if start is None else load_start(start, recipe)
-    origin = None if first is None else first.sha256
-    folder.check(recipe, data, origin, resume=resume)
-    options = recipe.crop
-    size = build_network(recipe).spec.input_size
-    crop = CropSpec(
-        size=size, margin=options.margin, alignment=options.alignment, template=options.template()
+    recipe = load_recipe(options.recipe_path)
+    device = choose_device(options.device)
+    folder = RunFolder(options.output)
+    split_data(options.data)
+    first = None if options.start is None else load_start(options.start, recipe)
+    teachers = load_teachers(options.teachers, recipe)
+    origin = Origin(
+        recipe=recipe,
+        data=options.data,
+        start=None if first is None else first.sha256,
+        teachers=tuple(teacher.sha256 for teacher in teachers),
     )
-    train, valid = load_splits(data, crop, recipe.network.classes, console)
+    folder.check(origin, resume=options.resume)
+    crop = recipe.crop.spec(build_network(recipe).spec.input_size)
+    train, valid = load_splits(options.data, crop, recipe.network.classes, console)
     trainer = Trainer(recipe, train, valid, crop, folder, device)
     if first is not None:
-        trainer.start_from(first)
-    if resume:
+        trainer.start_from(first.network, first.sha256)
+    if teachers:
+        lessons = folder.load_lessons() or judge(teachers, train, options.data, device, console)
+        trainer.learn_from(lessons, origin.teachers)
+    if options.resume:
         trainer.resume()
     else:
-        folder.start(recipe, data, origin)
+        folder.start(origin)
+        if trainer.lessons is not None:
+            folder.save_lessons(trainer.lessons)
     follow(trainer, recipe, console)
     best = trainer.progress
     console.print(f"best validation accuracy {best.best_accuracy:.4f} in epoch {best.best_epoch}")

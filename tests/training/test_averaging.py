@@ -19,7 +19,7 @@ from training.loop import Trainer
 from training.models import ExpressionNetwork, build
 from training.models.balancing import ReliabilityBalancing
 from training.models.checkpoint import load_checkpoint
-from training.session import train_run
+from training.session import TrainOptions, train_run
 
 RECIPE = """
 name = "tiny"
@@ -86,7 +86,9 @@ def test_a_run_validates_and_keeps_the_average(
     monkeypatch.setattr(Trainer, "train_step", watched)
     recipe, output = tmp_path / "tiny.toml", tmp_path / "run"
     recipe.write_text(RECIPE, encoding="utf-8")
-    train_run(recipe_path=recipe, data=str(noise_data), output=output, device="cpu", resume=False)
+    train_run(
+        TrainOptions(recipe_path=recipe, data=str(noise_data), output=output, device="cpu", resume=False)
+    )
     state, last = load_file(output / "state.safetensors"), load_file(output / "last.safetensors")
     different = 0
     for name, tensor in last.items():

@@ -75,6 +75,7 @@ def head_reference(head: ReliabilityBalancing, e: Array, delta: float) -> dict[s
         "correction_weight": correction_weight,
         "anchor_weight": anchor_weight,
         "distances": distances,
+        "by_anchor": by_anchor,
     }
 
 

@@ -45,7 +45,15 @@ def head_output(seed: int = 0) -> tuple[HeadOutput, torch.Tensor]:
     embedding, anchors = generated(BATCH, DIM, seed=seed), generated(CLASSES, ANCHORS, DIM, seed=seed + 1)
     distances = (embedding[:, None, None] - anchors).square().sum(dim=-1).sqrt()
     weight = torch.full((BATCH,), 0.5)
-    output = HeadOutput(distribution(seed + 2), distribution(seed + 3), embedding, weight, weight, distances)
+    output = HeadOutput(
+        distribution(seed + 2),
+        distribution(seed + 3),
+        embedding,
+        weight,
+        weight,
+        distances,
+        distribution(seed + 11),
+    )
     return output, anchors
 
 
@@ -137,7 +145,7 @@ def test_the_centre_term_takes_the_nearest_anchor_of_the_own_class(labels: torch
 @pytest.mark.parametrize("balanced", [True, False])
 def test_the_total_is_the_weighted_sum(labels: torch.Tensor, balanced: bool) -> None:
     options = GrefelOptions(
-        classification=0.7, anchor=0.2, centre=1.9, primary=0.6, smoothing=0.11, margin=1.5
+        classification=0.7, anchor=0.2, centre=1.9, primary=0.6, similarity=0.4, smoothing=0.11, margin=1.5
     )
     output, anchors = head_output(4)
     target = target_distribution(labels, None, CLASSES).double()
@@ -151,6 +159,7 @@ def test_the_total_is_the_weighted_sum(labels: torch.Tensor, balanced: bool) -> 
         if balanced
         else 0.0,
         "primary": cross_entropy_reference(output.primary.numpy(), smoothed) if balanced else 0.0,
+        "similarity": cross_entropy_reference(output.by_anchor.numpy(), smoothed) if balanced else 0.0,
     }
     for name, value in expected.items():
         assert float(getattr(terms, name)) == pytest.approx(value, rel=1e-9), name
@@ -176,8 +185,11 @@ def test_the_gradients_are_those_of_the_formulas(labels: torch.Tensor) -> None:
     def total(a: torch.Tensor, e: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
         distances = (e[:, None, None] - a).square().sum(dim=-1).sqrt()
         weight = torch.full((BATCH,), 0.5)
-        output = HeadOutput(z.softmax(dim=-1), z.softmax(dim=-1), e, weight, weight, distances)
-        return GrefelLoss(GrefelOptions(margin=2.0))(output, a, labels, target, balanced=True).total
+        t = (-distances).flatten(1).softmax(dim=-1).reshape(distances.shape).sum(dim=-1)
+        output = HeadOutput(z.softmax(dim=-1), z.softmax(dim=-1), e, weight, weight, distances, t)
+        return GrefelLoss(GrefelOptions(margin=2.0, similarity=0.5))(
+            output, a, labels, target, balanced=True
+        ).total
 
     assert torch.autograd.gradcheck(total, (anchors, embedding, logits))
 

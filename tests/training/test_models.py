@@ -95,6 +95,22 @@ def test_grefel_lite_stays_within_its_limits(classes: int) -> None:
     assert multiply_adds(network, torch.zeros(1, 3, 64, 64)) <= 0.25e9
 
 
+@pytest.mark.parametrize(
+    ("name", "least", "most", "work"),
+    [
+        ("grefel-lite-s", 280_000, 320_000, 0.05e9),
+        ("grefel-lite", 1_000_000, 1_500_000, 0.15e9),
+        ("grefel-lite-l", 2_600_000, 2_850_000, 0.36e9),
+    ],
+)
+def test_the_ladder_has_its_sizes(name: str, least: int, most: int, work: float) -> None:
+    """The largest, a byte for each weight, leaves 150,000 of 3,000,000 bytes to the graph around it."""
+    network = build(name).eval()
+    assert network.spec.model == name
+    assert least <= count(network) <= most
+    assert multiply_adds(network, torch.zeros(1, 3, 64, 64)) <= work
+
+
 def multiply_adds(network: Callable[[torch.Tensor], object], images: torch.Tensor) -> int:
     counter = FlopCounterMode(display=False)
     with counter, torch.inference_mode():
@@ -333,7 +349,7 @@ def test_grefel_lite_reads_luma_only() -> None:
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        ({"name": "resnet"}, "expected one of grefel, grefel-lite, got network 'resnet'"),
+        ({"name": "resnet"}, f"expected one of {', '.join(sorted(DEFAULTS))}, got network 'resnet'"),
         ({"name": "grefel-lite", "classes": 9}, "expected 2 to 8 classes, got 9"),
         ({"name": "grefel-lite", "classes": 1}, "expected 2 to 8 classes, got 1"),
         ({"name": "grefel-lite", "head": "dense"}, "expected head balanced or linear, got 'dense'"),

@@ -28,7 +28,7 @@ from training.methods.grefel import LossTerms
 from training.models.checkpoint import load_checkpoint
 from training.recipe import OptimiserOptions
 from training.run import RunFolder
-from training.session import train_run
+from training.session import TrainOptions, train_run
 
 ROOT = Path(__file__).resolve().parents[2]
 # Nine batches an epoch: 72 faces.
@@ -80,7 +80,7 @@ def command(recipe: Path, data: Path, output: Path, *options: str) -> list[str]:
 
 
 def train(recipe: Path, data: Path, output: Path, *, resume: bool) -> None:
-    train_run(recipe_path=recipe, data=str(data), output=output, device="cpu", resume=resume)
+    train_run(TrainOptions(recipe_path=recipe, data=str(data), output=output, device="cpu", resume=resume))
 
 
 def start(arguments: list[str]) -> subprocess.Popen[str]:
@@ -136,11 +136,13 @@ def uninterrupted(
         if precision not in done:
             output = tmp_path_factory.mktemp("whole") / precision
             train_run(
-                recipe_path=recipes[precision],
-                data=str(noise_data),
-                output=output,
-                device="cpu",
-                resume=False,
+                TrainOptions(
+                    recipe_path=recipes[precision],
+                    data=str(noise_data),
+                    output=output,
+                    device="cpu",
+                    resume=False,
+                )
             )
             done[precision] = output
         return done[precision]
@@ -291,11 +293,11 @@ def test_a_run_goes_on_with_its_own_recipe_and_data_only(
     output = uninterrupted("32-true")
     before = contents(output)
     text = refusal(command(recipes["bf16-mixed"], noise_data, output, "--resume"))
-    assert "another recipe, data or --start" in text
+    assert "another recipe, data, --start or --teacher" in text
     for split in ("train", "valid"):
         (tmp_path / split).mkdir()
     text = refusal(command(recipes["32-true"], tmp_path, output, "--resume"))
-    assert "another recipe, data or --start" in text
+    assert "another recipe, data, --start or --teacher" in text
     assert contents(output) == before
 
 

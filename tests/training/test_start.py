@@ -12,7 +12,7 @@ from edge_fer.errors import TrainingError
 from edge_fer.preprocess import CropSpec
 from training.models import ExpressionNetwork, build
 from training.models.checkpoint import load_checkpoint, save_checkpoint
-from training.session import train_run
+from training.session import TrainOptions, train_run
 
 # Rates too low to move a weight: what is left at the end is what the run began with.
 RECIPE = """
@@ -57,7 +57,9 @@ def test_a_run_begins_with_the_weights_of_the_checkpoint(
     first, network = started
     recipe, output = write_recipe(tmp_path, average=average), tmp_path / "run"
     train_run(
-        recipe_path=recipe, data=str(noise_data), output=output, device="cpu", resume=False, start=first
+        TrainOptions(
+            recipe_path=recipe, data=str(noise_data), output=output, device="cpu", resume=False, start=first
+        )
     )
     last = load_checkpoint(output / "last.safetensors")
     for (name, begun), ended in zip(network.named_parameters(), last.network.parameters(), strict=True):
@@ -74,12 +76,14 @@ def test_anchors_of_the_checkpoint_stay_without_warm_up(
     first, network = started
     recipe, output = write_recipe(tmp_path, warmup_epochs=0), tmp_path / "run"
     train_run(
-        recipe_path=recipe,
-        data=str(noise_data),
-        output=output,
-        device="cpu",
-        resume=False,
-        start=first if begun else None,
+        TrainOptions(
+            recipe_path=recipe,
+            data=str(noise_data),
+            output=output,
+            device="cpu",
+            resume=False,
+            start=first if begun else None,
+        )
     )
     name = "head.anchor_correction.anchors"
     ended = load_checkpoint(output / "last.safetensors").network.state_dict()[name]
@@ -92,7 +96,13 @@ def test_anchors_of_the_checkpoint_stay_without_warm_up(
 def test_a_run_from_random_weights_names_no_start(tmp_path: Path, noise_data: Path) -> None:
     output = tmp_path / "run"
     train_run(
-        recipe_path=write_recipe(tmp_path), data=str(noise_data), output=output, device="cpu", resume=False
+        TrainOptions(
+            recipe_path=write_recipe(tmp_path),
+            data=str(noise_data),
+            output=output,
+            device="cpu",
+            resume=False,
+        )
     )
     assert load_checkpoint(output / "last.safetensors").info["start"] is None
 
@@ -105,16 +115,18 @@ def test_a_run_goes_on_with_its_own_start_only(
 
     def run(start: Path | None, *, resume: bool) -> None:
         train_run(
-            recipe_path=recipe,
-            data=str(noise_data),
-            output=output,
-            device="cpu",
-            resume=resume,
-            start=start,
+            TrainOptions(
+                recipe_path=recipe,
+                data=str(noise_data),
+                output=output,
+                device="cpu",
+                resume=resume,
+                start=start,
+            )
         )
 
     run(first, resume=False)
-    with pytest.raises(TrainingError, match="another recipe, data or --start"):
+    with pytest.raises(TrainingError, match="another recipe, data, --start or --teacher"):
         run(None, resume=True)
     run(first, resume=True)
 
@@ -126,7 +138,14 @@ def test_weights_of_another_network_are_refused(
     recipe, output = write_recipe(tmp_path, classes=2), tmp_path / "run"
     with pytest.raises(TrainingError, match="expected weights of the recipe's network grefel-lite") as error:
         train_run(
-            recipe_path=recipe, data=str(noise_data), output=output, device="cpu", resume=False, start=first
+            TrainOptions(
+                recipe_path=recipe,
+                data=str(noise_data),
+                output=output,
+                device="cpu",
+                resume=False,
+                start=first,
+            )
         )
     assert "\n" not in str(error.value)
     assert not output.exists()

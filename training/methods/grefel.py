@@ -25,7 +25,8 @@ class GrefelOptions:
     placed on the training faces' embeddings and the full loss begins. `min_votes` drops the emotions with
     fewer votes from a face's target. `balance` weights class c of n_c faces by n_c to the power of -balance:
     0 leaves the classes as they are, 1 weights them all alike. `primary` is the weight of the classification
-    loss of the primary distribution itself, which the mixture alone lets wither. `training_delta` is the
+    loss of the primary distribution itself, which the mixture alone lets wither; `similarity` that of the
+    anchors' own distribution t_g, which the mixture alone silences. `training_delta` is the
     delta of the anchors' similarity while training, where it is not the network's own: training adapts to
     any delta until the anchors hardly count, and a smaller one afterwards gives them their say back.
     """
@@ -34,6 +35,7 @@ class GrefelOptions:
     anchor: float = 1.0
     centre: float = 1.0
     primary: float = 0.0
+    similarity: float = 0.0
     smoothing: float = 0.11
     margin: float = 4.0
     warmup_epochs: int = 1
@@ -44,13 +46,15 @@ class GrefelOptions:
 
 
 class LossTerms(NamedTuple):
-    """The unweighted terms, each a scalar, and their weighted sum."""
+    """The unweighted terms, each a scalar, and their weighted sum; `embedding` is distillation's."""
 
     total: torch.Tensor
     classification: torch.Tensor
     anchor: torch.Tensor
     centre: torch.Tensor
     primary: torch.Tensor
+    similarity: torch.Tensor
+    embedding: torch.Tensor
 
 
 def smooth(target: torch.Tensor, smoothing: float) -> torch.Tensor:
@@ -139,21 +143,25 @@ class GrefelLoss:
     ) -> LossTerms:
         """Return the terms of one batch; without `balanced` only the primary distribution is trained."""
         target = smooth(target, self.options.smoothing)
-        if not balanced or output.distances is None:
+        if not balanced or output.distances is None or output.by_anchor is None:
             classification = classification_loss(output.primary, target, self.weights)
             zero = torch.zeros_like(classification)
-            return LossTerms(self.options.classification * classification, classification, zero, zero, zero)
+            total = self.options.classification * classification
+            return LossTerms(total, classification, zero, zero, zero, zero, zero)
         classification = classification_loss(output.probabilities, target, self.weights)
         anchor = anchor_loss(anchors, self.options.margin)
         centre = centre_loss(output.distances, labels, output.embedding.shape[-1])
         primary = classification_loss(output.primary, target, self.weights)
+        similarity = classification_loss(output.by_anchor, target, self.weights)
         total = (
             self.options.classification * classification
             + self.options.anchor * anchor
             + self.options.centre * centre
             + self.options.primary * primary
+            + self.options.similarity * similarity
         )
-        return LossTerms(total, classification, anchor, centre, primary)
+        zero = torch.zeros_like(total)
+        return LossTerms(total, classification, anchor, centre, primary, similarity, zero)
 
 
 def place_anchors(

@@ -26,6 +26,7 @@ class HeadOutput(NamedTuple):
     correction_weight: torch.Tensor  # (B,) c_t / (c_l + c_t); 0 without a balancing head
     anchor_weight: torch.Tensor  # (B,) c_g / (c_g + c_a); 0 without a balancing head
     distances: torch.Tensor | None  # (B, N, K) d_cj to every anchor
+    by_anchor: torch.Tensor | None  # (B, N) t_g, what the anchors alone say
 
 
 def confidence(probabilities: torch.Tensor) -> torch.Tensor:
@@ -121,7 +122,9 @@ class ReliabilityBalancing(nn.Module):
         correction = mix(by_anchor, by_attention, anchor_weight)
         correction_weight = first_weight(confidence(correction), confidence(primary))
         probabilities = mix(correction, primary, correction_weight)
-        return HeadOutput(probabilities, primary, embedding, correction_weight, anchor_weight, distances)
+        return HeadOutput(
+            probabilities, primary, embedding, correction_weight, anchor_weight, distances, by_anchor
+        )
 
 
 class LinearHead(nn.Module):
@@ -135,4 +138,4 @@ class LinearHead(nn.Module):
         """Map e (B, D) to softmax(W e + b)."""
         primary = self.linear(embedding).softmax(dim=-1)
         none = torch.zeros(embedding.shape[0], device=embedding.device)
-        return HeadOutput(primary, primary, embedding, none, none, None)
+        return HeadOutput(primary, primary, embedding, none, none, None, None)

@@ -11,7 +11,8 @@ from torch import nn
 from edge_fer.labels import LABELS
 from training.models.balancing import HeadOutput, LinearHead, ReliabilityBalancing
 from training.models.grefel import GrefelEncoder
-from training.models.grefel_lite import LiteEncoder
+from training.models.grefel_lite import SIZES, LiteEncoder
+from training.models.recognition import RecognitionEncoder
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 HALF = (0.5, 0.5, 0.5)
@@ -66,17 +67,26 @@ def grefel_encoder(spec: NetworkSpec) -> nn.Module:
 
 
 def grefel_lite_encoder(spec: NetworkSpec) -> nn.Module:
-    """Build the compact encoder."""
-    return LiteEncoder(input_size=spec.input_size)
+    """Build the compact encoder in the size that the model's name says."""
+    size = SIZES[spec.model]
+    return LiteEncoder(input_size=spec.input_size, widths=size.widths, blocks=size.blocks)
+
+
+def recognition_encoder(spec: NetworkSpec) -> nn.Module:
+    """Build the recognition MobileFaceNet's encoder."""
+    return RecognitionEncoder(input_size=spec.input_size)
 
 
 ENCODERS: dict[str, Callable[[NetworkSpec], nn.Module]] = {
     "grefel": grefel_encoder,
-    "grefel-lite": grefel_lite_encoder,
+    **dict.fromkeys(SIZES, grefel_lite_encoder),
+    "mobilefacenet": recognition_encoder,
 }
 DEFAULTS: dict[str, NetworkSpec] = {
     "grefel": NetworkSpec(model="grefel", input_size=112, mean=IMAGENET_MEAN, std=IMAGENET_STD),
-    "grefel-lite": NetworkSpec(model="grefel-lite", input_size=64),
+    **{name: NetworkSpec(model=name, input_size=64) for name in SIZES},
+    # At 96 pixels a FER+ crop shows a face as large as the 112 pixels of a recognition crop do.
+    "mobilefacenet": NetworkSpec(model="mobilefacenet", input_size=96, mean=IMAGENET_MEAN, std=IMAGENET_STD),
 }
 
 
