@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_fer.images import read_image
+from edge_fer.sources.opencv import silence
 
 ASTRONAUT = Path(__file__).parents[1] / "examples" / "astronaut.jpg"
 HEAD = (110, 0, 330, 260)  # left, top, right, bottom of the demo photo, with some room
@@ -57,6 +58,7 @@ def head_of_the_photo() -> NDArray[np.uint8]:
 def write_clip(path: Path, frames: Iterator[NDArray[np.uint8]], fps: float = 25.0) -> Path:
     """Write frames (H, W, 3) uint8 RGB as a video: Motion JPEG for .avi, MPEG-4 part 2 for .mp4."""
     code = cv2.VideoWriter_fourcc(*("MJPG" if path.suffix == ".avi" else "mp4v"))
+    silence()  # FFmpeg takes its level from the first video of the process, which this may be
     writer = None
     for frame in frames:
         if writer is None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import socket
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 
-from tests.edge_fer.serve.running import Running, read_all, status_of, wait_until
+from edge_fer.serve.settings import ServeSettings
+from tests.edge_fer.serve.running import Running, read_all, running, status_of, wait_until
 
 POST = b"POST /v1/infer?detect=false HTTP/1.1\r\nHost: x\r\n"
 
@@ -32,8 +34,13 @@ def many(service: Running, beginning: bytes) -> Iterator[list[socket.socket]]:
     wait_until(lambda: open_connections(service) == 0)
 
 
-def test_connections_without_a_request_make_room_for_one(service: Running, crop: bytes) -> None:
-    with many(service, b"GET / HT") as idle, service.client() as client:
+def test_connections_without_a_request_make_room_for_one(settings: ServeSettings, crop: bytes) -> None:
+    patient = dataclasses.replace(settings.limits, header_s=60.0)
+    with (
+        running(dataclasses.replace(settings, limits=patient)) as service,
+        many(service, b"GET / HT") as idle,
+        service.client() as client,
+    ):
         for _ in range(5):
             assert client.post("/v1/infer?detect=false", content=crop).status_code == 200
         assert read_all(idle[0]) == b""  # the one that had said nothing for longest
