@@ -68,7 +68,7 @@ def serve(
 ) -> None:
     """Answer over HTTP what `infer --json` prints, with a live page; until Ctrl-C or SIGTERM."""
     _require_packages()
-    from edge_fer.engines import EngineOptions
+    from edge_fer.engines import EngineOptions, spare_cores
     from edge_fer.serve.server import serve as run
     from edge_fer.serve.settings import ServeSettings
 
@@ -84,7 +84,7 @@ def serve(
             max_bytes=round(max_megabytes * 1e6),
             time_limit_s=time_limit,
             engine=EngineOptions(
-                engine=engine, threads=threads or _spare_cores(), device=device, provider=provider
+                engine=engine, threads=threads or spare_cores(), device=device, provider=provider
             ),
             allow_untrained=allow_untrained,
             debug=debug,
@@ -100,17 +100,6 @@ def _require_packages() -> None:
             raise MissingPackageError(
                 f"serve needs {package} ({error}): install it with `pip install 'edge-fer[serve]'`"
             ) from None
-
-
-def _spare_cores() -> int:
-    """Return how many threads recognise: one core is left to requests and to finding faces, if there are two.
-
-    Engines keep their threads spinning for the next run.
-    """
-    from edge_fer.engines import MAX_THREADS
-
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(max(1, cores - 1), MAX_THREADS)
 
 
 def _token(file: Path | None) -> bytes | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from edge_fer.annotated import AnnotatedOutput
 from edge_fer.cli_errors import complain, notice
-from edge_fer.engines import MAX_THREADS
+from edge_fer.engines import spare_cores
 from edge_fer.errors import EdgeFerError, InputError, MissingPackageError, UsageError
 from edge_fer.output import FaceWriter, Moment, analysis_record, json_line, open_csv, print_line
 from edge_fer.pipeline.events import Closed, Event, Faulty, Opened, Result
@@ -115,12 +114,11 @@ def _joined(plans: Sequence[SourcePlan]) -> Iterator[SourcePlan]:
 def default_threads(plans: Sequence[SourcePlan]) -> int | None:
     """Return how many threads one inference gets when nobody says; None: the engine's choice.
 
-    Videos leave a core to reading and finding faces: engines keep their threads spinning for the next run.
+    Videos leave a core to reading and finding faces.
     """
     if all(plan.kind == "pictures" for plan in plans):
         return None
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(max(1, cores - 1), MAX_THREADS)
+    return spare_cores()
 
 
 def infer_sources(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from typing import cast
 
 from edge_fer.bundle import Bundle, default_bundle
@@ -19,6 +20,15 @@ _ENGINES = {
 }
 NAMES = tuple(_ENGINES)
 _TARGETS = {"onnxruntime": ("onnx",), "openvino": ("openvino",), "tflite": ("tflite",)}
+
+
+def spare_cores() -> int:
+    """Return how many threads one inference gets where other work runs beside it: all cores but one.
+
+    Engines keep their threads spinning for the next run.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(max(1, cores - 1), MAX_THREADS)
 
 
 def load_engine(bundle: Bundle, options: EngineOptions | None = None) -> Engine:

@@ -14,7 +14,6 @@ from starlette.responses import Response
 from edge_fer.errors import EdgeFerError, InputError, TooManyPixelsError
 from edge_fer.output import analysis_record, json_line
 from edge_fer.serve.bodies import asked_detection
-from edge_fer.serve.monitor import Unanswered
 from edge_fer.serve.multipart import Upload
 from edge_fer.serve.refusal import NOT_KEPT, Gone, Refusal, error_line, unavailable
 from edge_fer.serve.service import Service
@@ -57,7 +56,7 @@ def _submit(service: Service, uploads: Sequence[Upload], detect: bool, deadline:
     except Busy as busy:
         for each in waiting:
             each.cancel()
-        _count(service, "refused", len(uploads))
+        service.monitor.unanswered("refused", len(uploads))
         raise _no_room(busy) from None
     return waiting
 
@@ -88,7 +87,7 @@ def _body(service: Service, uploads: Sequence[Upload], outcomes: Sequence[Answer
             texts.append(json_line({"source": upload.name, "error": error_line(str(outcome))}))
         else:
             _fail(service, outcome, len(uploads))
-    _count(service, "broken", len(broken))
+    service.monitor.unanswered("broken", len(broken))
     if len(broken) == len(uploads):
         raise _unreadable(broken)
     return (texts[0] if len(texts) == 1 else f"[{', '.join(texts)}]").encode() + b"\n"
@@ -98,18 +97,18 @@ def _fail(service: Service, error: BaseException, pictures: int) -> NoReturn:
     """Tell a client whose pictures are not to blame; all of them go without an answer."""
     limit = f"no answer within {service.settings.time_limit_s:g} s"
     if isinstance(error, _TooSlow):
-        _count(service, "late", pictures)
+        service.monitor.unanswered("late", pictures)
         raise Refusal(
             HTTPStatus.GATEWAY_TIMEOUT,
             f"{limit}: send fewer or smaller pictures at a time, or serve with a longer --time-limit",
         )
     if isinstance(error, TimeoutError):
-        _count(service, "late", pictures)
+        service.monitor.unanswered("late", pictures)
         raise unavailable(
             f"{limit}, which went on other pictures: try again later", service.worker.retry_after_s
         )
     if isinstance(error, Busy):
-        _count(service, "refused", pictures)
+        service.monitor.unanswered("refused", pictures)
         raise _no_room(error)
     if isinstance(error, EdgeFerError):
         raise Refusal(HTTPStatus.INTERNAL_SERVER_ERROR, str(error))
@@ -127,8 +126,3 @@ def _unreadable(broken: Sequence[InputError]) -> Refusal:
 
 def _no_room(busy: Busy) -> Refusal:
     return unavailable(str(busy), busy.retry_after_s)
-
-
-def _count(service: Service, result: Unanswered, pictures: int) -> None:
-    for _ in range(pictures):
-        service.monitor.unanswered(result)

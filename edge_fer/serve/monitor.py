@@ -170,9 +170,9 @@ class Monitor:
             (self._abstained if told.abstained else self._labels[told.top]).inc()
         self._drift.add([face.prediction.reliability for face in analysis.faces], streamed)
 
-    def unanswered(self, result: Unanswered) -> None:
-        """Count a picture or frame that was sent and not recognised; not one that its sender gave up."""
-        self._pictures[result].inc()
+    def unanswered(self, result: Unanswered, pictures: int = 1) -> None:
+        """Count pictures or frames that were sent and not recognised; not those that their sender gave up."""
+        self._pictures[result].inc(pictures)
 
     def streams(self, change: int) -> None:
         """Count a stream that opened, 1, or closed, -1."""

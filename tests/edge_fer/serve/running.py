@@ -10,7 +10,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from edge_fer.serve.server import Server, load_app
 from edge_fer.serve.service import Service
 from edge_fer.serve.settings import ServeSettings
 from edge_fer.stopping import Stop
+from tests.waiting import until
 
 ROOT = Path(__file__).parents[3]
 ASTRONAUT = ROOT / "examples" / "astronaut.jpg"
@@ -88,7 +88,7 @@ def running(settings: ServeSettings) -> Iterator[Running]:
         address = url(listener)
         thread.start()
         try:
-            wait_until(lambda: server.started and service.status == "ready")
+            until(lambda: server.started and service.status == "ready")
             yield Running(address, service, stop, server, thread)
         finally:
             stop.set()
@@ -121,7 +121,7 @@ def process(*arguments: object, **variables: str) -> Iterator[tuple[subprocess.P
                 break
         assert address is not None, lines
         with httpx.Client(base_url=address, trust_env=False) as client:
-            wait_until(lambda: client.get("/ready").status_code == 200)
+            until(lambda: client.get("/ready").status_code == 200)
         yield started, address, lines
     finally:
         started.kill()
@@ -129,14 +129,6 @@ def process(*arguments: object, **variables: str) -> Iterator[tuple[subprocess.P
         for stream in (started.stdout, started.stderr):
             assert stream is not None
             stream.close()
-
-
-def wait_until(true: Any, timeout_s: float = 20) -> None:
-    """Wait for something to become true."""
-    ends = time.monotonic() + timeout_s
-    while not true():
-        assert time.monotonic() < ends, "it did not happen in time"
-        time.sleep(0.02)
 
 
 def read_all(connection: socket.socket) -> bytes:
@@ -196,4 +188,4 @@ def held_up(service: Service) -> Iterator[_Held]:
     finally:
         held.open.set()
         recognizer.engine = engine
-        wait_until(lambda: service.worker.pending == 0)
+        until(lambda: service.worker.pending == 0)

@@ -13,7 +13,8 @@ from PIL import Image
 
 from edge_fer.serve.settings import ServeSettings
 from tests.conftest import json_lines, run_command
-from tests.edge_fer.serve.running import ASTRONAUT, Running, error_of, held_up, running, wait_until
+from tests.edge_fer.serve.running import ASTRONAUT, Running, error_of, held_up, running
+from tests.waiting import until
 
 CROP = {"params": {"detect": "false"}}
 
@@ -225,10 +226,10 @@ def test_bodies_that_come_in_at_a_time_are_bounded_together(settings: ServeSetti
         head = b"POST /v1/infer HTTP/1.1\r\nHost: x\r\nContent-Length: 900\r\n\r\n"
         with service.connect() as slow:
             slow.sendall(head + bytes(890))
-            wait_until(lambda: service.service.bodies._held > 0)
+            until(lambda: service.service.bodies._held > 0)
             refused = client.post("/v1/infer", **CROP, content=crop)
             assert refused.status_code == 503 and refused.headers["retry-after"] == "1"
-        wait_until(lambda: service.service.bodies._held == 0)
+        until(lambda: service.service.bodies._held == 0)
         assert client.post("/v1/infer", **CROP, content=crop).status_code == 200
 
 

@@ -13,7 +13,8 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 from edge_fer.serve.settings import ServeSettings
-from tests.edge_fer.serve.running import held_up, running, wait_until
+from tests.edge_fer.serve.running import held_up, running
+from tests.waiting import until
 
 POST = b"POST /v1/infer?detect=false HTTP/1.1\r\nHost: x\r\n"
 
@@ -37,10 +38,10 @@ def test_what_waits_is_answered_and_nothing_new_comes_in(settings: ServeSettings
         address = f"{service.url.replace('http', 'ws')}/v1/stream"
         with held_up(service.service) as held, connect(address, proxy=None) as stream:
             asking = [Asking(service.url, crop) for _ in range(5)]
-            wait_until(lambda: service.service.worker.pending == 5)
+            until(lambda: service.service.worker.pending == 5)
             assert kept.get("/ready").json() == {"status": "ready"}
             service.stop.set()
-            wait_until(lambda: kept.get("/ready").json() == {"status": "draining"})
+            until(lambda: kept.get("/ready").json() == {"status": "draining"})
             assert kept.get("/ready").status_code == 503
             refused = kept.post("/v1/infer?detect=false", content=crop)
             assert refused.status_code == 503 and "retry-after" in refused.headers
@@ -72,7 +73,7 @@ def test_work_that_takes_too_long_is_left(
     quick = dataclasses.replace(settings, limits=limits)
     with running(quick) as service, held_up(service.service):
         asking = Asking(service.url, crop)
-        wait_until(lambda: service.service.worker.pending == 1)
+        until(lambda: service.service.worker.pending == 1)
         service.stop.set()
         service.thread.join(20)
         assert not service.thread.is_alive()

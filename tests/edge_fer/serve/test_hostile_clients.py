@@ -18,8 +18,8 @@ from tests.edge_fer.serve.running import (
     held_up,
     read_all,
     status_of,
-    wait_until,
 )
+from tests.waiting import until
 
 POST = b"POST /v1/infer?detect=false HTTP/1.1\r\nHost: x\r\n"
 GET = b"GET /health HTTP/1.1\r\nHost: x\r\n"
@@ -247,14 +247,14 @@ def test_the_picture_of_a_client_that_left_is_dropped(service: Running, crop: by
     worker = service.service.worker
     with held_up(service.service) as held:
         first = worker.submit(crop, "first", detect=False, deadline=float("inf"))
-        wait_until(lambda: held.runs == 1)
+        until(lambda: held.runs == 1)
         connection = service.connect()
         connection.sendall(POST + b"Content-Length: %d\r\n\r\n" % len(crop) + crop)
-        wait_until(lambda: worker.pending == 2)
+        until(lambda: worker.pending == 2)
         if reset:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         connection.close()
-        wait_until(lambda: worker.pending == 1, 4)
+        until(lambda: worker.pending == 1, 4)
         assert not first.done()
 
 
@@ -275,9 +275,7 @@ def test_a_client_that_reads_nothing_is_left(service: Running, crop: bytes) -> N
             except OSError:
                 break
         assert time.monotonic() < ends, "the server holds the connection for ever"
-        wait_until(
-            lambda: me not in {each.client for each in list(service.server.server_state.connections)}, 5
-        )
+        until(lambda: me not in {each.client for each in list(service.server.server_state.connections)}, 5)
 
 
 def test_pipelined_requests_are_answered_in_their_order(service: Running, crop: bytes) -> None:

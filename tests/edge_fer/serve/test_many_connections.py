@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 
 from edge_fer.serve.settings import ServeSettings
-from tests.edge_fer.serve.running import Running, read_all, running, status_of, wait_until
+from tests.edge_fer.serve.running import Running, read_all, running, status_of
+from tests.waiting import until
 
 POST = b"POST /v1/infer?detect=false HTTP/1.1\r\nHost: x\r\n"
 
@@ -21,17 +22,17 @@ def open_connections(service: Running) -> int:
 def many(service: Running, beginning: bytes) -> Iterator[list[socket.socket]]:
     """Take all connections that the service allows, each with the beginning of a request."""
     assert service.service.settings.limits.connections == 256
-    wait_until(lambda: open_connections(service) == 0)
+    until(lambda: open_connections(service) == 0)
     taken = [service.connect() for _ in range(256)]
     try:
         for each in taken:
             each.sendall(beginning)
-        wait_until(lambda: open_connections(service) == 256)
+        until(lambda: open_connections(service) == 256)
         yield taken
     finally:
         for each in taken:
             each.close()
-    wait_until(lambda: open_connections(service) == 0)
+    until(lambda: open_connections(service) == 0)
 
 
 def test_connections_without_a_request_make_room_for_one(settings: ServeSettings, crop: bytes) -> None:

@@ -18,7 +18,8 @@ from PIL import Image
 from edge_fer.errors import InputError
 from edge_fer.serve.listener import listen, reach, url
 from tests.conftest import run_command
-from tests.edge_fer.serve.running import ASTRONAUT, ROOT, process, status_of, wait_until
+from tests.edge_fer.serve.running import ASTRONAUT, ROOT, process, status_of
+from tests.waiting import until
 
 POST = b"POST /v1/infer?detect=false HTTP/1.1\r\nHost: x\r\n"
 SECRET = "s3cret-t0ken"
@@ -114,7 +115,7 @@ def test_a_second_ctrl_c_ends_at_once(served_bundle: Path, tmp_path: Path) -> No
             busy.append(socket.create_connection(("127.0.0.1", port)))
             busy[-1].sendall(POST.replace(b"?detect=false", b"") + b"Content-Length: %d\r\n\r\n" % len(large))
             busy[-1].sendall(large)
-        wait_until(lambda: "edge_fer_queue_depth 2" in httpx.get(f"{url}/metrics", trust_env=False).text)
+        until(lambda: "edge_fer_queue_depth 2" in httpx.get(f"{url}/metrics", trust_env=False).text)
         started.send_signal(signal.SIGINT)
         time.sleep(1.3)  # within a second it would be the same wish
         assert started.poll() is None

@@ -17,7 +17,8 @@ from websockets.sync.client import ClientConnection, connect
 
 from edge_fer.serve.settings import ServeSettings
 from tests.edge_fer.serve.conftest import QUICK
-from tests.edge_fer.serve.running import ASTRONAUT, Running, held_up, running, wait_until
+from tests.edge_fer.serve.running import ASTRONAUT, Running, held_up, running
+from tests.waiting import until
 
 
 def talk(service: Running, query: str = "", **options: Any) -> ClientConnection:
@@ -70,14 +71,14 @@ def test_a_broken_frame_gets_its_error_and_the_stream_goes_on(service: Running, 
 def test_a_newer_frame_replaces_the_one_that_waits(service: Running, crop: bytes) -> None:
     with talk(service, "?detect=false") as stream, held_up(service.service) as held:
         stream.send(crop)
-        wait_until(lambda: held.runs == 1)
+        until(lambda: held.runs == 1)
         # The thread that finds faces prepares one more frame, which nothing replaces any more.
         stream.send(crop)
-        wait_until(lambda: service.service.worker.pending == 2)
+        until(lambda: service.service.worker.pending == 2)
         time.sleep(0.2)
         for _ in range(5):
             stream.send(crop)
-        wait_until(lambda: "frames_replaced_total 0.0" not in metrics(service))
+        until(lambda: "frames_replaced_total 0.0" not in metrics(service))
         time.sleep(0.3)
         held.open.set()
         numbers = [answer(stream)["frame"]]
@@ -91,12 +92,12 @@ def metrics(service: Running) -> str:
 
 
 def test_streams_are_counted_while_they_last(service: Running, crop: bytes) -> None:
-    wait_until(lambda: "edge_fer_streams 0.0" in metrics(service))
+    until(lambda: "edge_fer_streams 0.0" in metrics(service))
     with talk(service) as stream:
         stream.send(crop)
         answer(stream)
         assert "edge_fer_streams 1.0" in metrics(service)
-    wait_until(lambda: "edge_fer_streams 0.0" in metrics(service))
+    until(lambda: "edge_fer_streams 0.0" in metrics(service))
 
 
 @pytest.mark.parametrize("query", ["", "?detect=false"])
@@ -126,10 +127,10 @@ def test_frames_of_a_client_that_left_are_dropped_and_no_fault_of_theirs_is_told
     with held_up(service.service) as held:
         with talk(service, "?detect=false") as stream:
             stream.send(crop)
-            wait_until(lambda: held.runs == 1)
+            until(lambda: held.runs == 1)
             stream.send(crop)
-            wait_until(lambda: service.service.worker.pending == 2)
-        wait_until(lambda: service.service.worker.pending == 0)  # also the one that the engine works on
+            until(lambda: service.service.worker.pending == 2)
+        until(lambda: service.service.worker.pending == 0)  # also the one that the engine works on
         held._engine = None  # type: ignore[assignment]
     with talk(service, "?detect=false") as stream:  # the loop has heard of the failure before
         stream.send(crop)
@@ -147,7 +148,7 @@ def test_eight_streams_and_no_more(service: Running, crop: bytes) -> None:
         with talk(service) as ninth:
             assert closed(ninth) == 1013
     with talk(service, "?detect=false") as stream:
-        wait_until(lambda: "edge_fer_streams 1.0" in metrics(service))
+        until(lambda: "edge_fer_streams 1.0" in metrics(service))
         stream.send(crop)
         assert answer(stream)["frame"] == 0
 

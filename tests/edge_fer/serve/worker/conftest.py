@@ -10,7 +10,7 @@ import pytest
 from edge_fer.recognizer import Recognizer
 from edge_fer.serve.worker import Worker
 from tests.edge_fer.serve.worker.stand_ins import NoFaces, Watched, watched
-from tests.edge_fer.serve.worker.waiting import until
+from tests.waiting import until
 
 
 @pytest.fixture

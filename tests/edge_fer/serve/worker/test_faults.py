@@ -16,7 +16,8 @@ from edge_fer.recognizer import Recognizer
 from edge_fer.serve.batching import Batching
 from edge_fer.serve.worker import Answer, Busy, Worker
 from tests.edge_fer.serve.worker.stand_ins import NoFaces, Watched, WatchedDetector, crop, encoded
-from tests.edge_fer.serve.worker.waiting import hold, soon, submit, until
+from tests.edge_fer.serve.worker.waiting import hold, soon, submit
+from tests.waiting import until
 
 BLACK = encoded(np.zeros((16, 16, 3), np.uint8))
 

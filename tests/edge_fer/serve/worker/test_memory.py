@@ -12,7 +12,8 @@ import numpy as np
 from edge_fer.recognizer import Recognizer
 from edge_fer.serve.worker import Worker
 from tests.edge_fer.serve.worker.stand_ins import NoFaces, Watched, crop, encoded
-from tests.edge_fer.serve.worker.waiting import hold, submit, until
+from tests.edge_fer.serve.worker.waiting import hold, submit
+from tests.waiting import until
 
 
 def test_memory_stays_flat_without_the_garbage_collector(worker: Worker) -> None:

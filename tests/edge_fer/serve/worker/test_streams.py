@@ -18,7 +18,8 @@ from edge_fer.serve.batching import Batching
 from edge_fer.serve.worker import Busy, Worker
 from tests.clips import moving_faces
 from tests.edge_fer.serve.worker.stand_ins import NoFaces, Watched, WatchedDetector, crop, encoded
-from tests.edge_fer.serve.worker.waiting import hold, submit, until
+from tests.edge_fer.serve.worker.waiting import hold, submit
+from tests.waiting import until
 
 
 def test_faces_have_tracks_and_the_mean_over_time() -> None:

@@ -23,7 +23,8 @@ from edge_fer.spec import ModelSpec
 from tests.clips import ASTRONAUT, head_of_the_photo, moving_faces
 from tests.conftest import run_command
 from tests.edge_fer.serve.worker.stand_ins import Fixed, NoFaces, Watched, WatchedDetector, crop, encoded
-from tests.edge_fer.serve.worker.waiting import hold, soon, submit, until
+from tests.edge_fer.serve.worker.waiting import hold, soon, submit
+from tests.waiting import until
 
 BLACK = encoded(np.zeros((16, 16, 3), np.uint8))
 

@@ -1,29 +1,18 @@
-"""How a test gives a worker something to do, and waits for what another thread does."""
+"""How a test gives a worker something to do, and keeps it at work."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from concurrent.futures import Future
-
-import pytest
 
 from edge_fer.serve.worker import Answer, Worker
 from tests.edge_fer.serve.worker.stand_ins import Watched, crop
+from tests.waiting import until
 
 
 def soon() -> float:
     """Return a deadline that no test reaches."""
     return time.monotonic() + 60
-
-
-def until(condition: Callable[[], object], seconds: float = 20) -> None:
-    """Wait until it holds."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            pytest.fail("waited for too long")
-        time.sleep(0.005)
 
 
 def submit(worker: Worker, data: bytes, deadline: float | None = None) -> Future[Answer]:
