@@ -17,7 +17,7 @@ from lightning.fabric import Fabric
 from edge_fer.errors import TrainingError
 from edge_fer.preprocess import CropSpec
 from training.averaging import WeightAverage
-from training.data.augment import build_augmentation
+from training.data.augment import Mixing, build_augmentation, draw_mixing
 from training.data.faces import FaceTensors, batches, epoch_order
 from training.evaluation import Evaluation, embed, evaluate, standardise
 from training.methods.distillation import Lessons, embedding_loss
@@ -28,7 +28,7 @@ from training.methods.grefel import (
     place_anchors,
     target_distribution,
 )
-from training.models import DEFAULTS, ExpressionNetwork, HeadOutput, build_from_spec
+from training.models import DEFAULTS, ExpressionNetwork, HeadOutput, build_from_spec, calibrated
 from training.models.balancing import ReliabilityBalancing
 from training.models.checkpoint import save_checkpoint
 from training.recipe import OptimiserOptions, Recipe
@@ -184,9 +184,12 @@ class Trainer:
         torch.manual_seed((options.seed * 1_000_003 + progress.epoch) * 100_003 + number)
         crops = self.train_faces.crops[indices].to(self.fabric.device)
         faces = self.augmentation(crops.permute(0, 3, 1, 2).float() / 255.0).clamp(0.0, 1.0)
+        mixup = self.recipe.augment.mixup
+        mixing = draw_mixing(len(faces), mixup, faces.device) if mixup else None
+        faces = faces if mixing is None else mixing(faces)
         images = standardise(faces, self.network).contiguous(memory_format=torch.channels_last)
         output = self.model(images)
-        terms = self.terms(output, indices)
+        terms = self.terms(output, indices, mixing)
         self.fabric.backward(terms.total)
         if not torch.isfinite(terms.total):
             bad = [name for name, value in terms._asdict().items() if not torch.isfinite(value)]
@@ -201,8 +204,8 @@ class Trainer:
         values = torch.stack([*terms, output.correction_weight.mean(), output.anchor_weight.mean()])
         return rate, values.detach().cpu()
 
-    def terms(self, output: HeadOutput, indices: torch.Tensor) -> LossTerms:
-        """Return the loss terms of one batch."""
+    def terms(self, output: HeadOutput, indices: torch.Tensor, mixing: Mixing | None) -> LossTerms:
+        """Return the loss terms of one batch, whose faces were mixed by `mixing`."""
         device = self.fabric.device
         labels = self.train_faces.labels[indices].to(device)
         votes = self.train_faces.votes
@@ -214,6 +217,7 @@ class Trainer:
             target = target.lerp(
                 self.lessons.probabilities[indices].to(device), self.recipe.distillation.share
             )
+        target = target if mixing is None else mixing(target)
         balanced = self.progress.epoch >= self.recipe.method.warmup_epochs
         head = self.network.head
         # A head without anchors has no distances, and the loss does not look at this argument.
@@ -223,7 +227,9 @@ class Trainer:
         terms = self.loss(output, anchors, labels, target, balanced=balanced)
         if self.lessons is None:
             return terms
-        matched = embedding_loss(output.embedding.float(), self.lessons.embeddings[indices].to(device))
+        taught = self.lessons.embeddings[indices].to(device)
+        taught = taught if mixing is None else mixing(taught)
+        matched = embedding_loss(output.embedding.float(), taught)
         total = terms.total + self.recipe.distillation.embedding * matched
         return terms._replace(total=total, embedding=matched)
 
@@ -285,7 +291,7 @@ class Trainer:
         report(self.progress, record)
 
     def write_checkpoint(self, figures: Evaluation, *, best: bool) -> None:
-        """Write `last`, and `best` where validation accuracy rose."""
+        """Write `last`, and `best` where validation accuracy rose; calibrated on the validation faces."""
         info = {
             "recipe": self.recipe.to_json(),
             "weights": asdict(self.recipe.weights),
@@ -295,4 +301,4 @@ class Trainer:
             "teachers": list(self.teachers),
         }
         for path in (self.folder.last, self.folder.best) if best else (self.folder.last,):
-            save_checkpoint(path, self.shown, self.crop, info)
+            save_checkpoint(path, calibrated(self.shown, figures.temperature), self.crop, info)

@@ -250,4 +250,6 @@ def augment_rules(augment: AugmentOptions) -> tuple[Rule, ...]:
         ("augment.scale", augment.scale, "from 0 to below 1", 0.0 <= augment.scale < 1.0),
         ("augment.gamma", augment.gamma, "from 0 to below 1", 0.0 <= augment.gamma < 1.0),
         ("augment.noise", augment.noise, "of 0 or more", 0.0 <= augment.noise < math.inf),
+        ("augment.erase_area", augment.erase_area, "of 0.02 to 1", 0.02 <= augment.erase_area <= 1.0),
+        ("augment.mixup", augment.mixup, "of 0 or more", 0.0 <= augment.mixup < math.inf),
     )

@@ -17,11 +17,14 @@ from edge_fer.images import read_image, write_image
 from edge_fer.labels import LABELS
 from edge_fer.preprocess import CropSpec, crop_whole
 from training.commands import split_data
-from training.data.augment import AugmentOptions, build_augmentation
+from training.data.augment import AugmentOptions, Mixing, build_augmentation, draw_mixing
 from training.data.faces import FaceTensors, batches, drop_duplicates, epoch_order, load_faces
 
 CROP = CropSpec(size=24, margin=0.0)
-OFF = AugmentOptions(**{field.name: 0.0 for field in dataclasses.fields(AugmentOptions)})
+STAGES = [
+    field.name for field in dataclasses.fields(AugmentOptions) if field.name not in ("erase_area", "mixup")
+]
+OFF = AugmentOptions(**dict.fromkeys(STAGES, 0.0))
 
 
 def ferplus_folder(root: Path, votes: list[list[int]]) -> str:
@@ -186,9 +189,39 @@ def test_flip_mirrors_left_and_right() -> None:
     assert 8 < sum(mirrored) < 32
 
 
-@pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(AugmentOptions)])
+@pytest.mark.parametrize("name", STAGES)
 def test_every_option_does_something(name: str) -> None:
     faces = some_faces(24)
     value = {"rotate": 30.0, "noise": 0.1}.get(name, 0.5)
     augmented = build_augmentation(dataclasses.replace(OFF, **{name: value}))(faces)
     assert float((augmented - faces).abs().max()) > 0.01
+
+
+def test_the_erased_part_is_as_large_as_the_option_allows() -> None:
+    torch.manual_seed(0)
+    for area in (0.05, 0.4):
+        erased = build_augmentation(dataclasses.replace(OFF, erase=1.0, erase_area=area))(some_faces(200))
+        shares = (erased - some_faces(200)).abs().amax(dim=1).gt(1e-3).float().mean(dim=(1, 2))
+        assert 0.8 * area < float(shares.max()) < 1.15 * area
+
+
+def test_mixing_is_the_same_for_faces_and_targets() -> None:
+    generator = np.random.default_rng(0)
+    partner, share = np.array([2, 0, 1]), np.array([0.5, 0.75, 1.0], np.float32)
+    mixing = Mixing(torch.from_numpy(partner), torch.from_numpy(share))
+    for shape in ((3, 3, 8, 8), (3, 5), (3,)):
+        values = generator.normal(size=shape).astype(np.float32)
+        expected = [
+            s * values[i] + (1 - s) * values[p] for i, (p, s) in enumerate(zip(partner, share, strict=True))
+        ]
+        np.testing.assert_allclose(mixing(torch.from_numpy(values)).numpy(), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_the_larger_part_of_a_mixture_is_the_face_itself() -> None:
+    torch.manual_seed(0)
+    mixing = draw_mixing(20_000, 0.2, torch.device("cpu"))
+    assert sorted(mixing.partner.tolist()) == list(range(20_000))
+    assert float(mixing.share.min()) >= 0.5 and float(mixing.share.max()) <= 1.0
+    beta = np.random.default_rng(1).beta(0.2, 0.2, 200_000)
+    expected = np.quantile(np.maximum(beta, 1 - beta), (0.1, 0.25, 0.5))
+    np.testing.assert_allclose(np.quantile(mixing.share.numpy(), (0.1, 0.25, 0.5)), expected, atol=0.01)

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 
 from edge_fer.errors import TrainingError
 from edge_fer.preprocess import CropSpec
+from training.data.augment import Mixing
 from training.data.faces import FaceTensors, load_faces
 from training.loop import Trainer
 from training.methods.distillation import DistillationOptions, Lessons, agree, embedding_loss, teach
@@ -108,7 +109,10 @@ def test_a_teacher_judges_a_face_and_its_mirror_image(teacher: tuple[Path, Expre
 
 
 @pytest.mark.parametrize("votes", [None, torch.tensor([[8.0, 2.0, 0.0], [0.0, 5.0, 5.0], [3.0, 3.0, 4.0]])])
-def test_the_teacher_is_in_the_targets_and_in_the_total(votes: torch.Tensor | None, tmp_path: Path) -> None:
+@pytest.mark.parametrize("mixed", [False, True])
+def test_the_teacher_is_in_the_targets_and_in_the_total(
+    votes: torch.Tensor | None, mixed: bool, tmp_path: Path
+) -> None:
     faces = FaceTensors(torch.zeros(3, 32, 32, 3, dtype=torch.uint8), torch.tensor([0, 1, 2]), votes)
     recipe = Recipe(
         name="tiny",
@@ -122,12 +126,14 @@ def test_the_teacher_is_in_the_targets_and_in_the_total(votes: torch.Tensor | No
     chosen = torch.tensor([2, 0])
     output = trainer.network(torch.randn(2, 3, 32, 32))
     trainer.learn_from(answers, ("0" * 64,))
-    terms = trainer.terms(output, chosen)  # the first epoch: the primary distribution alone
+    mixing = Mixing(torch.tensor([1, 0]), torch.tensor([0.6, 0.9])) if mixed else None
+    share = np.array([[0.6, 0.4], [0.1, 0.9]]) if mixed else np.eye(2)
+    terms = trainer.terms(output, chosen, mixing)  # the first epoch: the primary distribution alone
     own = np.eye(3) if votes is None else (votes / votes.sum(dim=1, keepdim=True)).numpy()
-    target = 0.7 * own[[2, 0]] + 0.3 * answers.probabilities.numpy()[[2, 0]]
+    target = share @ (0.7 * own[[2, 0]] + 0.3 * answers.probabilities.numpy()[[2, 0]])
     classification = -(target * np.log(output.primary.detach().numpy())).sum(axis=1).mean()
     gaps = similarity_reference(output.embedding.detach().numpy().astype(np.float64))
-    gaps -= similarity_reference(answers.embeddings.numpy().astype(np.float64)[[2, 0]])
+    gaps -= similarity_reference(share @ answers.embeddings.numpy().astype(np.float64)[[2, 0]])
     embedding = (gaps**2).sum() / 2
     assert terms.classification.item() == pytest.approx(classification, rel=1e-5)
     assert terms.embedding.item() == pytest.approx(embedding, rel=1e-4)
