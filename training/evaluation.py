@@ -19,7 +19,7 @@ class Evaluation:
     """Accuracies, recalls and F1 are fractions 0..1; weights are means over the faces.
 
     `changed` is the share of faces whose label balancing changed; `anchors_used` the share of all anchors
-    that are the nearest one to at least one face.
+    that are the nearest one to at least one face; `temperature` the one that would calibrate these faces.
     """
 
     accuracy: float
@@ -32,6 +32,7 @@ class Evaluation:
     correction_weight: float
     anchor_weight: float
     anchors_used: float
+    temperature: float
 
     def dead_branches(self) -> list[str]:
         """Name the parts of the balancing head whose mean weight leaves them without a say."""
@@ -96,4 +97,5 @@ def evaluate(
         correction_weight=float(np.concatenate(correction).mean()),
         anchor_weight=float(np.concatenate(anchor).mean()),
         anchors_used=len(np.unique(np.concatenate(nearest))) / total if nearest else 0.0,
+        temperature=metrics.temperature(p, labels),
     )

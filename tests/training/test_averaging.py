@@ -16,7 +16,7 @@ from training.averaging import WeightAverage
 from training.data.faces import load_faces
 from training.evaluation import evaluate
 from training.loop import Trainer
-from training.models import ExpressionNetwork, build
+from training.models import ExpressionNetwork, build, calibrated
 from training.models.balancing import ReliabilityBalancing
 from training.models.checkpoint import load_checkpoint
 from training.session import TrainOptions, train_run
@@ -99,7 +99,9 @@ def test_a_run_validates_and_keeps_the_average(
     validation = [line for line in map(json.loads, lines) if line["kind"] == "validation"]
     kept = load_checkpoint(output / "last.safetensors")
     faces = load_faces(str(noise_data / "valid"), kept.crop, 3)
-    figures = asdict(evaluate(kept.network, faces, torch.device("cpu")))
+    plain = calibrated(kept.network, 1.0)  # the figures are those before calibration
+    figures = asdict(evaluate(plain, faces, torch.device("cpu")))
+    assert kept.network.spec.temperature == figures["temperature"] != 1.0
     assert kept.info["validation"] == {name: validation[-1][name] for name in figures}
     assert trained == {3.5} and kept.network.spec.delta == 1.0
     assert figures == pytest.approx(kept.info["validation"], rel=1e-5)

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from training.models import build, calibrated
 from training.models.balancing import (
     LinearHead,
     ReliabilityBalancing,
@@ -274,3 +275,14 @@ def test_a_linear_head_says_the_softmax_of_one_layer() -> None:
     torch.testing.assert_close(output.probabilities, expected)
     assert output.primary is output.probabilities and output.distances is None
     assert output.correction_weight.tolist() == output.anchor_weight.tolist() == [0.0, 0.0]
+
+
+def test_a_temperature_sharpens_the_corrected_distribution_alone() -> None:
+    network = build("grefel-lite-s", input_size=32).eval()
+    images = torch.randn(5, 3, 32, 32)
+    with torch.inference_mode():
+        plain, cold = network(images), calibrated(network, 0.5)(images)
+    squared = plain.probabilities.square()  # 1 / T = 2
+    torch.testing.assert_close(cold.probabilities, squared / squared.sum(dim=1, keepdim=True))
+    assert torch.equal(cold.primary, plain.primary)
+    assert torch.equal(cold.correction_weight, plain.correction_weight)

@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 from training.models.balancing import HeadOutput
-from training.models.network import DEFAULTS, ENCODERS, ExpressionNetwork, NetworkSpec, build, build_from_spec
+from training.models.network import (
+    DEFAULTS,
+    ENCODERS,
+    ExpressionNetwork,
+    NetworkSpec,
+    build,
+    build_from_spec,
+    calibrated,
+)
 
 __all__ = [
     "DEFAULTS",
@@ -13,4 +21,5 @@ __all__ = [
     "NetworkSpec",
     "build",
     "build_from_spec",
+    "calibrated",
 ]

@@ -96,7 +96,11 @@ class PrimaryClassifier(nn.Sequential):
 
 
 class ReliabilityBalancing(nn.Module):
-    """Primary classifier, both corrections and the confidence-weighted mixtures (Eq. 9-19)."""
+    """Primary classifier, both corrections and the confidence-weighted mixtures (Eq. 9-19).
+
+    A `temperature` T other than 1 turns the corrected distribution p into p^(1/T), normalised (Guo et al.
+    2017): labels stay, probabilities become as sure as they are right.
+    """
 
     def __init__(
         self,
@@ -107,8 +111,10 @@ class ReliabilityBalancing(nn.Module):
         delta: float = 1.0,
         slots: int = 5,
         dropout: float = 0.5,
+        temperature: float = 1.0,
     ) -> None:
         super().__init__()
+        self.temperature = temperature
         self.primary = PrimaryClassifier(dim, classes, dropout=dropout)
         self.anchor_correction = AnchorCorrection(dim, classes, anchors, delta)
         self.attentive_correction = AttentiveCorrection(dim, classes, slots)
@@ -122,6 +128,8 @@ class ReliabilityBalancing(nn.Module):
         correction = mix(by_anchor, by_attention, anchor_weight)
         correction_weight = first_weight(confidence(correction), confidence(primary))
         probabilities = mix(correction, primary, correction_weight)
+        if self.temperature != 1.0:
+            probabilities = (probabilities.clamp_min(EPSILON).log() / self.temperature).softmax(dim=-1)
         return HeadOutput(
             probabilities, primary, embedding, correction_weight, anchor_weight, distances, by_anchor
         )

@@ -23,8 +23,9 @@ class NetworkSpec:
     """Everything needed to rebuild a network around its weights.
 
     `mean` and `std` normalise pixels scaled to 0..1, RGB. `anchors` is K per class, `delta` the temperature
-    of the anchor similarity (Eq. 14), `slots` the m of the attentive correction. `project_query` adds the
-    query projection that Eq. 1 prints and neither code has.
+    of the anchor similarity (Eq. 14), `slots` the m of the attentive correction. `temperature` calibrates the
+    corrected distribution after training; 1 leaves it as it is. `project_query` adds the query projection
+    that Eq. 1 prints and neither code has.
     """
 
     model: str
@@ -37,6 +38,7 @@ class NetworkSpec:
     delta: float = 1.0
     slots: int = 5
     dropout: float = 0.5
+    temperature: float = 1.0
     resize_mode: str = "nearest"
     project_query: bool = False
 
@@ -105,7 +107,13 @@ class ExpressionNetwork(nn.Module):
             self.head = LinearHead(dim, classes)
         elif spec.head == "balanced":
             self.head = ReliabilityBalancing(
-                dim, classes, anchors=spec.anchors, delta=spec.delta, slots=spec.slots, dropout=spec.dropout
+                dim,
+                classes,
+                anchors=spec.anchors,
+                delta=spec.delta,
+                slots=spec.slots,
+                dropout=spec.dropout,
+                temperature=spec.temperature,
             )
         else:
             raise ValueError(f"expected head balanced or linear, got {spec.head!r}")
@@ -119,6 +127,13 @@ class ExpressionNetwork(nn.Module):
         embedding = self.forward_features(images)
         with torch.autocast(embedding.device.type, enabled=False):
             return self.head(embedding.float())
+
+
+def calibrated(network: ExpressionNetwork, temperature: float) -> ExpressionNetwork:
+    """Return the same weights under a head with this temperature, in eval mode."""
+    other = build_from_spec(replace(network.spec, temperature=temperature))
+    other.load_state_dict(network.state_dict())
+    return other.eval()
 
 
 def build_from_spec(spec: NetworkSpec) -> ExpressionNetwork:
