@@ -9,7 +9,7 @@ import torch
 
 from edge_fer.parity import metrics
 from training.data.faces import FaceTensors
-from training.models import ExpressionNetwork
+from training.models import ExpressionNetwork, standardise
 
 DEAD_BRANCH = 0.02
 
@@ -48,13 +48,6 @@ class Evaluation:
 def normalise(crops: torch.Tensor, network: ExpressionNetwork) -> torch.Tensor:
     """Turn uint8 crops (B, S, S, 3) into the network's input (B, 3, S, S) float32."""
     return standardise(crops.permute(0, 3, 1, 2).float() / 255.0, network)
-
-
-def standardise(faces: torch.Tensor, network: ExpressionNetwork) -> torch.Tensor:
-    """Subtract the mean and divide by the standard deviation of (B, 3, S, S) faces in 0..1."""
-    mean = torch.tensor(network.spec.mean, device=faces.device).reshape(1, 3, 1, 1)
-    std = torch.tensor(network.spec.std, device=faces.device).reshape(1, 3, 1, 1)
-    return (faces - mean) / std
 
 
 @torch.inference_mode()

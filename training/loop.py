@@ -19,7 +19,7 @@ from edge_fer.preprocess import CropSpec
 from training.averaging import WeightAverage
 from training.data.augment import Mixing, build_augmentation, draw_mixing
 from training.data.faces import FaceTensors, batches, epoch_order
-from training.evaluation import Evaluation, embed, evaluate, standardise
+from training.evaluation import Evaluation, embed, evaluate
 from training.methods.distillation import Lessons, embedding_loss
 from training.methods.grefel import (
     GrefelLoss,
@@ -28,7 +28,14 @@ from training.methods.grefel import (
     place_anchors,
     target_distribution,
 )
-from training.models import DEFAULTS, ExpressionNetwork, HeadOutput, build_from_spec, calibrated
+from training.models import (
+    DEFAULTS,
+    ExpressionNetwork,
+    HeadOutput,
+    build_from_spec,
+    calibrated,
+    standardise,
+)
 from training.models.balancing import ReliabilityBalancing
 from training.models.checkpoint import save_checkpoint
 from training.recipe import OptimiserOptions, Recipe

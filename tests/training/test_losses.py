@@ -53,6 +53,7 @@ def head_output(seed: int = 0) -> tuple[HeadOutput, torch.Tensor]:
         weight,
         distances,
         distribution(seed + 11),
+        distribution(seed + 3).log(),
     )
     return output, anchors
 
@@ -186,7 +187,7 @@ def test_the_gradients_are_those_of_the_formulas(labels: torch.Tensor) -> None:
         distances = (e[:, None, None] - a).square().sum(dim=-1).sqrt()
         weight = torch.full((BATCH,), 0.5)
         t = (-distances).flatten(1).softmax(dim=-1).reshape(distances.shape).sum(dim=-1)
-        output = HeadOutput(z.softmax(dim=-1), z.softmax(dim=-1), e, weight, weight, distances, t)
+        output = HeadOutput(z.softmax(dim=-1), z.softmax(dim=-1), e, weight, weight, distances, t, z)
         return GrefelLoss(GrefelOptions(margin=2.0, similarity=0.5))(
             output, a, labels, target, balanced=True
         ).total

@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from edge_fer.labels import LABELS
 from tests.training.grefel_reference import encode, position_bias, weight_by_rule
-from training.models import DEFAULTS, ExpressionNetwork, build, build_from_spec
+from training.models import DEFAULTS, ExpressionNetwork, MapEncoder, build, build_from_spec, calibrated
 from training.models.cross_attention import (
     CrossFusionLevel,
     WindowCrossAttention,
@@ -371,3 +371,25 @@ def test_a_foreign_spec_is_refused(value: object) -> None:
 def test_a_spec_of_an_unknown_network_is_refused() -> None:
     with pytest.raises(ValueError, match="got network 'resnet'"):
         build_from_spec(NetworkSpec(model="resnet", input_size=64))
+
+
+def test_the_spread_map_has_the_embedding_as_its_mean() -> None:
+    network = build("grefel-lite-s", input_size=40)
+    network(torch.randn(16, 3, 40, 40))  # running statistics that are not 0 and 1
+    images = torch.randn(3, 3, 40, 40)
+    encoder = network.eval().encoder
+    assert isinstance(encoder, MapEncoder)
+    with torch.inference_mode():
+        spread = encoder.spread(encoder.forward_map(images))
+        assert spread.shape == (3, 80, 5, 5)
+        torch.testing.assert_close(spread.mean(dim=(2, 3)), encoder(images), rtol=1e-5, atol=1e-5)
+
+
+def test_a_temperature_calibrates_a_linear_head_too() -> None:
+    network = build("grefel-lite-s", input_size=32, head="linear").eval()
+    images = torch.randn(4, 3, 32, 32)
+    with torch.inference_mode():
+        plain, cold = network(images), calibrated(network, 0.5)(images)
+    squared = plain.probabilities.square()
+    torch.testing.assert_close(cold.probabilities, squared / squared.sum(dim=1, keepdim=True))
+    assert cold.primary is cold.probabilities

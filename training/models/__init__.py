@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from training.models.balancing import HeadOutput
+from training.models.encoder import MapEncoder
 from training.models.network import (
     DEFAULTS,
     ENCODERS,
@@ -11,6 +12,7 @@ from training.models.network import (
     build,
     build_from_spec,
     calibrated,
+    standardise,
 )
 
 __all__ = [
@@ -18,8 +20,10 @@ __all__ = [
     "ENCODERS",
     "ExpressionNetwork",
     "HeadOutput",
+    "MapEncoder",
     "NetworkSpec",
     "build",
     "build_from_spec",
     "calibrated",
+    "standardise",
 ]

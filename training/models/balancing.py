@@ -27,6 +27,7 @@ class HeadOutput(NamedTuple):
     anchor_weight: torch.Tensor  # (B,) c_g / (c_g + c_a); 0 without a balancing head
     distances: torch.Tensor | None  # (B, N, K) d_cj to every anchor
     by_anchor: torch.Tensor | None  # (B, N) t_g, what the anchors alone say
+    logits: torch.Tensor  # (B, N) whose softmax `primary` is, but for a temperature
 
 
 def confidence(probabilities: torch.Tensor) -> torch.Tensor:
@@ -121,7 +122,8 @@ class ReliabilityBalancing(nn.Module):
 
     def forward(self, embedding: torch.Tensor) -> HeadOutput:
         """Map e (B, D) to the corrected distribution and everything it was made of."""
-        primary = self.primary(embedding).softmax(dim=-1)
+        logits = self.primary(embedding)
+        primary = logits.softmax(dim=-1)
         by_anchor, distances = self.anchor_correction(embedding)
         by_attention = self.attentive_correction(embedding)
         anchor_weight = first_weight(confidence(by_anchor), confidence(by_attention))
@@ -131,19 +133,21 @@ class ReliabilityBalancing(nn.Module):
         if self.temperature != 1.0:
             probabilities = (probabilities.clamp_min(EPSILON).log() / self.temperature).softmax(dim=-1)
         return HeadOutput(
-            probabilities, primary, embedding, correction_weight, anchor_weight, distances, by_anchor
+            probabilities, primary, embedding, correction_weight, anchor_weight, distances, by_anchor, logits
         )
 
 
 class LinearHead(nn.Module):
-    """POSTER++'s head: one linear layer; `probabilities` equal `primary`."""
+    """POSTER++'s head: one linear layer; `probabilities` equal `primary`, both with the temperature."""
 
-    def __init__(self, dim: int, classes: int) -> None:
+    def __init__(self, dim: int, classes: int, *, temperature: float = 1.0) -> None:
         super().__init__()
+        self.temperature = temperature
         self.linear = nn.Linear(dim, classes)
 
     def forward(self, embedding: torch.Tensor) -> HeadOutput:
-        """Map e (B, D) to softmax(W e + b)."""
-        primary = self.linear(embedding).softmax(dim=-1)
+        """Map e (B, D) to softmax((W e + b) / T)."""
+        logits = self.linear(embedding)
+        primary = (logits if self.temperature == 1.0 else logits / self.temperature).softmax(dim=-1)
         none = torch.zeros(embedding.shape[0], device=embedding.device)
-        return HeadOutput(primary, primary, embedding, none, none, None, None)
+        return HeadOutput(primary, primary, embedding, none, none, None, None, logits)

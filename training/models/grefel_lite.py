@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from training.models.encoder import MapEncoder
+
 # ITU-R BT.601 luma. The data it is trained on is gray; reading luma makes colour photos look the same to it.
 LUMA = (0.299, 0.587, 0.114)
 
@@ -59,7 +61,7 @@ class ResidualBlock(nn.Module):
         return torch.relu(y + self.shortcut(x))
 
 
-class LiteEncoder(nn.Module):
+class LiteEncoder(MapEncoder):
     """Plain residual network on luma: faces (B, 3, S, S) to the embedding e (B, widths[-1]).
 
     The closing BatchNorm on the pooled vector puts e on a known scale, on which the anchors' distances live.
@@ -70,7 +72,7 @@ class LiteEncoder(nn.Module):
     def __init__(self, *, input_size: int, widths: tuple[int, ...], blocks: tuple[int, ...]) -> None:
         super().__init__()
         self.input_size = input_size
-        self.embedding_dim = widths[-1]
+        self.embedding_dim = self.map_channels = widths[-1]
         self.register_buffer("luma", torch.tensor(LUMA).reshape(1, 3, 1, 1), persistent=False)
         self.stem = ConvNorm(1, widths[0], stride=2)
         stages = []
@@ -86,8 +88,23 @@ class LiteEncoder(nn.Module):
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """Map normalised faces (B, 3, S, S) to embeddings (B, D)."""
-        gray = (image * self.luma).sum(dim=1, keepdim=True)
-        x = self.stages(torch.relu(self.stem(gray)))
-        return self.norm(x.mean(dim=(2, 3)))
+    @property
+    def last(self) -> nn.Module:  # type: ignore[override]
+        """The last stage, under the name its weights have in checkpoints."""
+        return self.stages[-1]
+
+    def trunk(self, images: torch.Tensor) -> torch.Tensor:
+        """Map normalised faces (B, 3, S, S) to the input of the last stage (B, widths[-2], S / 4, S / 4)."""
+        gray = (images * self.luma).sum(dim=1, keepdim=True)
+        return self.stages[:-1](torch.relu(self.stem(gray)))  # type: ignore[no-any-return]
+
+    def pool(self, maps: torch.Tensor) -> torch.Tensor:
+        """Map (B, D, h, w) to embeddings (B, D)."""
+        return self.norm(maps.mean(dim=(2, 3)))  # type: ignore[no-any-return]
+
+    def spread(self, maps: torch.Tensor) -> torch.Tensor:
+        """Return (B, D, h, w) whose mean over h and w is the embedding in eval mode."""
+        n = self.norm
+        return torch.nn.functional.batch_norm(
+            maps, n.running_mean, n.running_var, n.weight, n.bias, eps=n.eps
+        )

@@ -104,7 +104,7 @@ class ExpressionNetwork(nn.Module):
         classes = len(spec.labels)
         self.head: nn.Module
         if spec.head == "linear":
-            self.head = LinearHead(dim, classes)
+            self.head = LinearHead(dim, classes, temperature=spec.temperature)
         elif spec.head == "balanced":
             self.head = ReliabilityBalancing(
                 dim,
@@ -134,6 +134,13 @@ def calibrated(network: ExpressionNetwork, temperature: float) -> ExpressionNetw
     other = build_from_spec(replace(network.spec, temperature=temperature))
     other.load_state_dict(network.state_dict())
     return other.eval()
+
+
+def standardise(faces: torch.Tensor, network: ExpressionNetwork) -> torch.Tensor:
+    """Subtract the network's mean and divide by its standard deviation; faces (..., 3, S, S) in 0..1."""
+    mean = torch.tensor(network.spec.mean, device=faces.device).reshape(3, 1, 1)
+    std = torch.tensor(network.spec.std, device=faces.device).reshape(3, 1, 1)
+    return (faces - mean) / std
 
 
 def build_from_spec(spec: NetworkSpec) -> ExpressionNetwork:

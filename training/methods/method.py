@@ -1,0 +1,123 @@
+"""What a way of training is: what it needs of a batch, its loss, and the heads its network may infer with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+
+from training.models import ExpressionNetwork
+
+Terms = dict[str, torch.Tensor]
+Embed = Callable[[torch.Tensor], torch.Tensor]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingSet:
+    """What a method may know of the M training faces before the first step; N is the number of classes.
+
+    Attributes:
+        labels: (M,) int64.
+        classes: N.
+    """
+
+    labels: torch.Tensor
+    classes: int
+
+    def counts(self) -> torch.Tensor:
+        """Return how many faces each class has, (N,) float32."""
+        return torch.bincount(self.labels, minlength=self.classes).float()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Neighbours:
+    """The K faces nearest to each face of a batch in valence and arousal.
+
+    Attributes:
+        faces: (B, K, 3, S, S) float32 in 0..1, RGB, augmented but for what only the centre gets.
+        labels: (B, K) int64.
+        similarity: (B, K) float32, s_ik in 0..1.
+    """
+
+    faces: torch.Tensor
+    labels: torch.Tensor
+    similarity: torch.Tensor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """B training faces, augmented, on the training device.
+
+    Attributes:
+        faces: (B, 3, S, S) float32 in 0..1, RGB; `training.models.standardise` makes them a network's input.
+        labels: (B,) int64.
+        targets: (B, N) float32 distributions: the votes where there are some, else one-hot labels; with
+            teachers their answers are in it, with mixing the partner's too. Smoothing is the method's own.
+        rows: (B,) int64, which of the training faces these are.
+        neighbours: where the method asks for some.
+    """
+
+    faces: torch.Tensor
+    labels: torch.Tensor
+    targets: torch.Tensor
+    rows: torch.Tensor
+    neighbours: Neighbours | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moment:
+    """Where a run stands: the running epoch and step, counted from 0, of how many."""
+
+    epoch: int
+    epochs: int
+    step: int
+    steps: int
+
+
+class Method(nn.Module):
+    """One way to train, with the parameters it needs beside the network's.
+
+    Its parameters are trained by the run's optimiser, its parameters and buffers are saved with the run's
+    state, and none of them are in a checkpoint: what infers is the network alone.
+
+    Attributes:
+        heads: the heads it can train, its own choice first.
+        name: how recipes call it.
+        neighbours: K, how many neighbours of every face it needs.
+    """
+
+    name: ClassVar[str]
+    heads: ClassVar[tuple[str, ...]] = ("linear",)
+    neighbours: int = 0
+
+    def __init__(self, options: Any, network: ExpressionNetwork, faces: TrainingSet) -> None:
+        """Prepare to train `network` on `faces`; `options` is the method's own frozen dataclass.
+
+        Raises:
+            TrainingError: the network or the faces lack what the method needs (a feature map, a class).
+        """
+        super().__init__()
+
+    def begin_epoch(
+        self, network: ExpressionNetwork, rows: torch.Tensor, embed: Embed, moment: Moment
+    ) -> None:
+        """Prepare an epoch; by default nothing.
+
+        Args:
+            rows: the epoch's order of the training faces.
+            embed: returns the embeddings (R, D) of training faces (R,), in eval mode and not augmented.
+        """
+
+    def forward(self, network: ExpressionNetwork, batch: Batch, moment: Moment) -> Terms:
+        """Return the loss terms of a batch, scalars of the same names at every step; `total` is minimised."""
+        raise NotImplementedError
+
+    def own_parameters(self) -> list[nn.Parameter]:
+        """Return those of its parameters that `after_step` updates and the run's optimiser leaves alone."""
+        return []
+
+    def after_step(self, network: ExpressionNetwork, batch: Batch) -> None:
+        """Update what the optimiser does not, while the step's gradients are there; by default nothing."""
