@@ -34,14 +34,15 @@ class Evaluation:
     anchors_used: float
     temperature: float
 
-    def dead_branches(self) -> list[str]:
-        """Name the parts of the balancing head whose mean weight leaves them without a say."""
-        weights = {
-            "the correction": self.correction_weight,
-            "the primary distribution": 1.0 - self.correction_weight,
-            "the anchors": self.anchor_weight,
-            "the attentive correction": 1.0 - self.anchor_weight,
-        }
+    def dead_branches(self, balancing: str) -> list[str]:
+        """Name the parts of a head with this balancing whose mean weight leaves them without a say."""
+        weights = {}
+        if balancing != "none":
+            weights["the correction"] = self.correction_weight
+            weights["the primary distribution"] = 1.0 - self.correction_weight
+        if balancing == "both":
+            weights["the anchors"] = self.anchor_weight
+            weights["the attentive correction"] = 1.0 - self.anchor_weight
         return [f"{name} has a mean weight of {w:.3f}" for name, w in weights.items() if w < DEAD_BRANCH]
 
 

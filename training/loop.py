@@ -1,56 +1,36 @@
 """The training loop: recipe and faces in, checkpoints and metrics out; resumable bit for bit.
 
-Every random choice is a function of (seed, epoch, batch) alone, so no generator state has to be saved.
+Every random choice is a function of (seed, epoch, batch, process) alone: no generator state has to be saved.
 """
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict, replace
-from typing import Any
 
 import torch
 from lightning.fabric import Fabric
+from torch import nn
 
 from edge_fer.errors import TrainingError
 from edge_fer.preprocess import CropSpec
 from training.averaging import WeightAverage
-from training.data.augment import Mixing, build_augmentation, draw_mixing
+from training.batches import BatchMaker
 from training.data.faces import FaceTensors, batches, epoch_order
 from training.evaluation import Evaluation, embed, evaluate
-from training.methods.distillation import Lessons, embedding_loss
-from training.methods.grefel import (
-    GrefelLoss,
-    LossTerms,
-    class_weights,
-    place_anchors,
-    target_distribution,
-)
-from training.models import (
-    DEFAULTS,
-    ExpressionNetwork,
-    HeadOutput,
-    build_from_spec,
-    calibrated,
-    standardise,
-)
-from training.models.balancing import ReliabilityBalancing
+from training.learner import Learner, assemble
+from training.methods import METHODS, name_of
+from training.methods.distillation import Lessons
+from training.methods.method import Method, Moment, Terms, TrainingSet
+from training.models import DEFAULTS, ExpressionNetwork, build_from_spec, calibrated
 from training.models.checkpoint import save_checkpoint
-from training.recipe import OptimiserOptions, Recipe
+from training.optimiser import at_sharpest, build_optimiser, kept_statistics, set_rates
+from training.recipe import Recipe
 from training.run import Progress, RunFolder
 
-ANCHOR_FACES = 4096
 Report = Callable[[Progress, "dict[str, object]"], None]
-
-
-def learning_rate(options: OptimiserOptions, step: int, steps: int) -> float:
-    """Return the rate of one step: linear warm-up over the first share of the steps, then cosine to zero."""
-    warmup = max(1, round(options.warmup * steps))
-    if step < warmup:
-        return options.learning_rate * (step + 1) / warmup
-    return options.learning_rate * 0.5 * (1.0 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
 
 
 def build_network(recipe: Recipe) -> ExpressionNetwork:
@@ -61,18 +41,26 @@ def build_network(recipe: Recipe) -> ExpressionNetwork:
         default,
         labels=default.labels[: options.classes],
         input_size=options.input_size or default.input_size,
-        head=options.head,
+        head=options.head or METHODS[name_of(recipe.method)].method.heads[0],
         anchors=options.anchors,
         delta=options.delta,
         slots=options.slots,
         dropout=options.dropout,
+        balancing=options.balancing,
+        printed_order=options.printed_order,
     )
     torch.manual_seed(recipe.optimiser.seed)
     return build_from_spec(spec)
 
 
+def build_method(recipe: Recipe, network: ExpressionNetwork, faces: FaceTensors) -> Method:
+    """Build the recipe's method for `network` and the training faces."""
+    known = TrainingSet(labels=faces.labels, classes=len(network.spec.labels))
+    return METHODS[name_of(recipe.method)].method(recipe.method, network, known)
+
+
 class Trainer:
-    """One run: owns the network, its optimiser, the faces and the run folder."""
+    """One run: owns the network, the method, their optimiser, the faces and the run folder."""
 
     def __init__(
         self,
@@ -81,34 +69,32 @@ class Trainer:
         valid: FaceTensors,
         crop: CropSpec,
         folder: RunFolder,
-        device: str,
+        fabric: Fabric,
     ) -> None:
         options = recipe.optimiser
-        if len(train) < options.batch_size:
-            raise TrainingError(
-                f"expected at least one batch of {options.batch_size} faces, got {len(train)} faces"
-            )
-        torch.use_deterministic_algorithms(True, warn_only=device != "cpu")
-        self.fabric = Fabric(accelerator=device, devices=1, precision=options.precision)  # type: ignore[arg-type]
-        self.recipe, self.train_faces, self.valid_faces = recipe, train, valid
-        self.crop, self.folder = crop, folder
+        check_batch(recipe, len(train), fabric.world_size)
+        torch.use_deterministic_algorithms(True, warn_only=fabric.device.type != "cpu")
+        self.recipe, self.crop, self.folder, self.fabric = recipe, crop, folder, fabric
+        self.train_faces, self.valid_faces = train, valid
         self.network = build_network(recipe)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        decayed = [p for p in self.network.parameters() if p.ndim > 1]
-        plain = [p for p in self.network.parameters() if p.ndim <= 1]
-        groups: list[dict[str, Any]] = [{"params": decayed}, {"params": plain, "weight_decay": 0.0}]
-        optimiser = torch.optim.AdamW(groups, lr=options.learning_rate, weight_decay=options.weight_decay)
-        self.model, self.optimiser = self.fabric.setup(self.network, optimiser)
-        self.augmentation = build_augmentation(recipe.augment).to(self.fabric.device)
-        weights = class_weights(train.labels, len(self.network.spec.labels), recipe.method.balance)
-        self.loss = GrefelLoss(recipe.method, weights.to(self.fabric.device))
         self.average = WeightAverage(self.network, options.average) if options.average else None
-        head, delta = self.network.head, recipe.method.training_delta
-        if delta is not None and isinstance(head, ReliabilityBalancing):
-            head.anchor_correction.delta = delta  # the average, already taken, keeps the network's own
+        self.method = build_method(recipe, self.network, train)
+        check_parts(recipe, self.method)
+        self.learner = Learner(self.network, self.method, recipe.distillation.embedding)
+        if fabric.world_size > 1 and fabric.device.type == "cuda":
+            nn.SyncBatchNorm.convert_sync_batchnorm(self.learner)  # replaces the norms inside
+        self.parts = BatchMaker(recipe, train, self.method.neighbours, fabric)
+        own = {id(parameter) for parameter in self.method.own_parameters()}
+        trained = [p for p in self.network.encoder.parameters() if id(p) not in own]
+        added = [*self.network.head.parameters(), *self.method.parameters()]
+        optimiser = build_optimiser(trained, [p for p in added if id(p) not in own], options)
+        module: nn.Module = torch.compile(self.learner) if options.compile else self.learner  # type: ignore[assignment]
+        self.model, self.optimiser = fabric.setup(module, optimiser)
+        if self.average is not None:
+            self.average.network.to(fabric.device)
         self.start: str | None = None
         self.teachers: tuple[str, ...] = ()
-        self.lessons: Lessons | None = None
         self.batches_per_epoch = len(train) // options.batch_size
         self.progress = Progress()
 
@@ -116,6 +102,28 @@ class Trainer:
     def shown(self) -> ExpressionNetwork:
         """The network that is validated and kept: the average of the weights if the recipe asks for one."""
         return self.network if self.average is None else self.average.network
+
+    @property
+    def steps(self) -> int:
+        """How many optimiser steps all epochs have."""
+        return self.recipe.optimiser.epochs * self.batches_per_epoch
+
+    @property
+    def finished(self) -> bool:
+        """Whether the epochs, the time or the patience are used up."""
+        options, progress = self.recipe.optimiser, self.progress
+        waited = progress.epoch - 1 - progress.best_epoch
+        return (
+            progress.epoch >= options.epochs
+            or self.out_of_time
+            or (options.patience > 0 and progress.epoch > 0 and waited >= options.patience)
+        )
+
+    @property
+    def out_of_time(self) -> bool:
+        """Whether the recipe's minutes of training are over."""
+        minutes = self.recipe.optimiser.minutes
+        return minutes > 0 and self.progress.seconds >= 60.0 * minutes
 
     def start_from(self, network: ExpressionNetwork, sha256: str) -> None:
         """Begin with these weights, their anchors too where the recipe has no warm-up epochs."""
@@ -126,39 +134,43 @@ class Trainer:
 
     def learn_from(self, lessons: Lessons, teachers: tuple[str, ...]) -> None:
         """Let the answers of teachers (SHA-256 of each) on the training faces into the loss."""
-        self.lessons, self.teachers = lessons, teachers
+        self.parts.lessons, self.teachers = lessons, teachers
 
     def resume(self) -> None:
         """Take up the run where its last saved state left it."""
-        saved = self.folder.load_state()
+        saved = self.folder.load_state(write=self.fabric.is_global_zero)
+        self.fabric.barrier()
         if saved is None:
             return
         tensors, self.progress = saved
-        self.network.load_state_dict({n[6:]: t for n, t in tensors.items() if n.startswith("model.")})
+        self.network.load_state_dict(part_of(tensors, "model"))
+        self.method.load_state_dict(part_of(tensors, "method"))
         if self.average is not None:
-            self.average.network.load_state_dict(
-                {n[8:]: t for n, t in tensors.items() if n.startswith("average.")}
-            )
+            self.average.network.load_state_dict(part_of(tensors, "average"))
         state = self.optimiser.state_dict()
         state["state"] = {}
-        for name, tensor in tensors.items():
-            if name.startswith("optimiser."):
-                _, index, key = name.split(".")
-                state["state"].setdefault(int(index), {})[key] = tensor
+        for name, tensor in part_of(tensors, "optimiser").items():
+            index, key = name.split(".")
+            state["state"].setdefault(int(index), {})[key] = tensor
         self.optimiser.load_state_dict(state)
 
     def save(self) -> None:
         """Write the resumable state."""
-        tensors = {f"model.{name}": tensor for name, tensor in self.network.state_dict().items()}
+        if not self.fabric.is_global_zero:
+            return
+        modules: dict[str, nn.Module] = {"model": self.network, "method": self.method}
         if self.average is not None:
-            tensors |= {f"average.{name}": t for name, t in self.average.network.state_dict().items()}
+            modules["average"] = self.average.network
+        tensors = {
+            f"{name}.{k}": t for name, module in modules.items() for k, t in module.state_dict().items()
+        }
         for index, values in self.optimiser.state_dict()["state"].items():
-            tensors |= {f"optimiser.{index}.{key}": value for key, value in values.items()}
+            tensors |= {f"optimiser.{index}.{key}": t for key, t in values.items() if t is not None}
         self.folder.save_state(tensors, self.progress)
 
     def run(self, report: Report) -> None:
-        """Train to the last epoch; `report` is told every line of metrics."""
-        while self.progress.epoch < self.recipe.optimiser.epochs:
+        """Train to the end; `report` is told every line of metrics."""
+        while not self.finished:
             self.run_epoch(report)
             self.finish_epoch(report)
 
@@ -166,79 +178,108 @@ class Trainer:
         """Train the rest of the current epoch."""
         options, epoch = self.recipe.optimiser, self.progress.epoch
         order = epoch_order(len(self.train_faces), options.seed, epoch)
-        placed = epoch == 0 and self.start is not None  # by the run that the checkpoint is of
-        if self.progress.batch == 0 and epoch == self.recipe.method.warmup_epochs and not placed:
-            self.place_anchors(order)
-        self.network.train()
-        window: list[torch.Tensor] = []
-        started = time.perf_counter()
-        for number, indices in batches(order, options.batch_size, self.progress.batch):
-            rate, values = self.train_step(indices, number)
-            window.append(values)
-            self.progress = replace(self.progress, batch=number + 1, step=self.progress.step + 1)
-            if (number + 1) % options.checkpoint_every == 0 or number + 1 == self.batches_per_epoch:
-                seconds = time.perf_counter() - started
-                self.log_window(window, rate, len(window) * options.batch_size / seconds, report)
+        if self.progress.batch == 0 and self.begin_epoch(order) and self.average is not None:
+            self.average.restart(self.network)
+        self.model.train()
+        if options.frozen_norms:
+            freeze_norms(self.network)
+        window: list[Terms] = []
+        started = logged = time.perf_counter()
+        for number, rows in batches(order, options.batch_size, self.progress.batch):
+            rate, terms = self.train_step(rows, number)
+            window.append(terms)
+            now = time.perf_counter()
+            self.progress = replace(
+                self.progress,
+                batch=number + 1,
+                step=self.progress.step + 1,
+                seconds=self.progress.seconds + now - started,
+            )
+            started = now
+            last = number + 1 == self.batches_per_epoch or self.out_of_time
+            if (number + 1) % options.checkpoint_every == 0 or last:
+                self.log_window(window, rate, len(window) * options.batch_size / (now - logged), report)
                 self.save()
-                window, started = [], time.perf_counter()
+                window = []
+                started = logged = time.perf_counter()
+            if self.out_of_time:
+                return
 
-    def train_step(self, indices: torch.Tensor, number: int) -> tuple[float, torch.Tensor]:
-        """Train one batch; return the learning rate and the terms and mean weights as one tensor."""
-        options, progress = self.recipe.optimiser, self.progress
-        rate = learning_rate(options, progress.step, options.epochs * self.batches_per_epoch)
-        for group in self.optimiser.param_groups:
-            group["lr"] = rate
-        torch.manual_seed((options.seed * 1_000_003 + progress.epoch) * 100_003 + number)
-        crops = self.train_faces.crops[indices].to(self.fabric.device)
-        faces = self.augmentation(crops.permute(0, 3, 1, 2).float() / 255.0).clamp(0.0, 1.0)
-        mixup = self.recipe.augment.mixup
-        mixing = draw_mixing(len(faces), mixup, faces.device) if mixup else None
-        faces = faces if mixing is None else mixing(faces)
-        images = standardise(faces, self.network).contiguous(memory_format=torch.channels_last)
-        output = self.model(images)
-        terms = self.terms(output, indices, mixing)
-        self.fabric.backward(terms.total)
-        if not torch.isfinite(terms.total):
-            bad = [name for name, value in terms._asdict().items() if not torch.isfinite(value)]
-            self.refuse(f"the loss term {' and '.join(bad[1:] or bad)}")
-        norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), options.clip_norm)
+    def begin_epoch(self, order: torch.Tensor) -> bool:
+        """Let the method prepare the epoch; return whether it changed the network."""
+
+        def embeddings(rows: torch.Tensor) -> torch.Tensor:
+            return embed(self.network, self.train_faces.crops[rows], self.fabric.device)
+
+        changed = self.method.begin_epoch(self.network, order, embeddings, self.moment())
+        if changed and self.fabric.world_size > 1:
+            for tensor in self.learner.state_dict().values():
+                torch.distributed.broadcast(tensor, src=0)  # the processes' own statistics differ
+        return changed
+
+    def moment(self) -> Moment:
+        """Return where the run stands, as methods see it."""
+        options = self.recipe.optimiser
+        return Moment(
+            epoch=self.progress.epoch,
+            epochs=options.epochs,
+            step=self.position(),
+            steps=self.steps,
+            seed=options.seed,
+            pretrained=self.start is not None,
+        )
+
+    def position(self) -> int:
+        """Return how far the schedule is, in steps: by time where the recipe has minutes."""
+        minutes = self.recipe.optimiser.minutes
+        if not minutes:
+            return self.progress.step
+        return min(self.steps - 1, int(self.steps * self.progress.seconds / (60.0 * minutes)))
+
+    def train_step(self, rows: torch.Tensor, number: int) -> tuple[float, Terms]:
+        """Train one batch; return the learning rate and the means of the terms over its parts."""
+        options = self.recipe.optimiser
+        rate = set_rates(self.optimiser, options, self.position(), self.steps)
+        self.learner.moment = self.moment()
+        try:
+            terms, last = self.backward(rows, number)
+            if options.sharpness:
+                with (
+                    at_sharpest(list(self.learner.parameters()), options.sharpness),
+                    kept_statistics(self.network),
+                ):
+                    self.backward(rows, number)
+        except (torch.OutOfMemoryError, RuntimeError) as error:
+            self.refuse_memory(error)
+        norm = torch.nn.utils.clip_grad_norm_(self.learner.parameters(), options.clip_norm)
         if not torch.isfinite(norm):
             self.refuse("the norm of the gradient")
         self.optimiser.step()
+        self.method.after_step(self.network, assemble(last))
         self.optimiser.zero_grad()
         if self.average is not None:
-            self.average.update(self.network, progress.step)
-        values = torch.stack([*terms, output.correction_weight.mean(), output.anchor_weight.mean()])
-        return rate, values.detach().cpu()
+            self.average.update(self.network, self.progress.step)
+        return rate, terms
 
-    def terms(self, output: HeadOutput, indices: torch.Tensor, mixing: Mixing | None) -> LossTerms:
-        """Return the loss terms of one batch, whose faces were mixed by `mixing`."""
-        device = self.fabric.device
-        labels = self.train_faces.labels[indices].to(device)
-        votes = self.train_faces.votes
-        soft = votes[indices].to(device) if votes is not None and self.recipe.method.soft_targets else None
-        target = target_distribution(
-            labels, soft, len(self.network.spec.labels), self.recipe.method.min_votes
-        )
-        if self.lessons is not None:
-            target = target.lerp(
-                self.lessons.probabilities[indices].to(device), self.recipe.distillation.share
-            )
-        target = target if mixing is None else mixing(target)
-        balanced = self.progress.epoch >= self.recipe.method.warmup_epochs
-        head = self.network.head
-        # A head without anchors has no distances, and the loss does not look at this argument.
-        anchors = (
-            head.anchor_correction.anchors if isinstance(head, ReliabilityBalancing) else output.embedding
-        )
-        terms = self.loss(output, anchors, labels, target, balanced=balanced)
-        if self.lessons is None:
-            return terms
-        taught = self.lessons.embeddings[indices].to(device)
-        taught = taught if mixing is None else mixing(taught)
-        matched = embedding_loss(output.embedding.float(), taught)
-        total = terms.total + self.recipe.distillation.embedding * matched
-        return terms._replace(total=total, embedding=matched)
+    def backward(self, rows: torch.Tensor, number: int) -> tuple[Terms, dict[str, torch.Tensor]]:
+        """Add up the gradients of a batch, part by part; return the terms' means and the last part."""
+        options = self.recipe.optimiser
+        rank = self.fabric.global_rank
+        torch.manual_seed((options.seed * 1_000_003 + self.progress.epoch) * 100_003 + number + 10_007 * rank)
+        mean: Terms = {}
+        own = rows[rank :: self.fabric.world_size].chunk(options.accumulate)
+        for count, part in enumerate(own, start=1):
+            tensors = self.parts.make(part)
+            unfinished = count < len(own)
+            with self.fabric.no_backward_sync(self.model) if unfinished else nullcontext():  # type: ignore[arg-type]
+                terms: Terms = self.model(tensors)
+                self.fabric.backward(terms["total"] / len(own))
+            bad = [name for name, value in terms.items() if not torch.isfinite(value)]
+            if bad:
+                self.refuse(f"the loss term {' and '.join([n for n in bad if n != 'total'] or bad)}")
+            for name, value in terms.items():
+                mean[name] = mean.get(name, 0.0) + value.detach() / len(own)
+        return mean, tensors
 
     def refuse(self, what: str) -> None:
         """Stop on something that is not finite; the last saved state stays."""
@@ -247,58 +288,67 @@ class Trainer:
             f"{self.folder.path}; lower optimiser.learning_rate and train into another --output"
         )
 
-    def place_anchors(self, order: torch.Tensor) -> None:
-        """Put the anchors on the embeddings of training faces (systems §1.7)."""
-        head = self.network.head
-        if not isinstance(head, ReliabilityBalancing):
-            return
-        chosen = order[:ANCHOR_FACES]
-        embeddings = embed(self.network, self.train_faces.crops[chosen], self.fabric.device)
-        anchors = head.anchor_correction.anchors
-        labels = self.train_faces.labels[chosen]
-        anchors.data.copy_(
-            place_anchors(embeddings, labels, anchors.detach().cpu(), self.recipe.optimiser.seed)
-        )
-        if self.average is not None:
-            self.average.restart(self.network)
+    def refuse_memory(self, error: RuntimeError) -> None:
+        """Turn what allocators raise into advice; raise anything else as it is."""
+        options = self.recipe.optimiser
+        text = str(error)
+        if not isinstance(error, torch.OutOfMemoryError) and "allocate" not in text:
+            raise error
+        part = options.batch_size // (options.accumulate * self.fabric.world_size)
+        raise TrainingError(
+            f"out of memory with {part} faces at once; set optimiser.accumulate = {2 * options.accumulate} "
+            f"(the same batch of {options.batch_size} in parts of {part // 2}) or a smaller batch_size"
+        ) from error
 
-    def log_window(self, window: list[torch.Tensor], rate: float, faces_per_s: float, report: Report) -> None:
-        """Write the means of the batches since the last line."""
-        means = torch.stack(window).double().mean(dim=0).tolist()
-        names = (*LossTerms._fields, "correction_weight", "anchor_weight")
+    def log_window(self, window: list[Terms], rate: float, faces_per_s: float, report: Report) -> None:
+        """Write the means of the batches since the last line, over all processes."""
+        names = list(window[0])
+        values = torch.stack([torch.stack([terms[name] for name in names]) for terms in window])
+        means = self.fabric.all_reduce(values.double().mean(dim=0), reduce_op="mean")
+        assert isinstance(means, torch.Tensor)
         record: dict[str, object] = {
             "kind": "train",
             "epoch": self.progress.epoch,
             "step": self.progress.step,
             "learning_rate": rate,
-            **dict(zip(names, means, strict=True)),
+            **dict(zip(names, means.tolist(), strict=True)),
             "faces_per_s": round(faces_per_s, 1),
         }
-        self.progress = self.folder.append(self.progress, record)
-        report(self.progress, record)
+        self.write(record, report)
+
+    def write(self, record: dict[str, object], report: Report) -> None:
+        """Append one line of metrics, once for all processes."""
+        if self.fabric.is_global_zero:
+            self.progress = self.folder.append(self.progress, record)
+            report(self.progress, record)
 
     def finish_epoch(self, report: Report) -> None:
         """Validate, write the checkpoints, move on to the next epoch."""
-        figures = evaluate(self.shown, self.valid_faces, self.fabric.device)
+        figures = None
+        if self.fabric.is_global_zero:
+            figures = evaluate(self.shown, self.valid_faces, self.fabric.device)
+        figures = self.fabric.broadcast(figures)
+        assert figures is not None
         epoch = self.progress.epoch
         record: dict[str, object] = {
             "kind": "validation",
             "epoch": epoch,
             "step": self.progress.step,
             **asdict(figures),
+            "warnings": self.method.warnings(figures, self.network, epoch),
         }
-        if epoch >= self.recipe.method.warmup_epochs and self.network.spec.head == "balanced":
-            record["warnings"] = figures.dead_branches()
-        self.progress = self.folder.append(self.progress, record)
-        self.write_checkpoint(figures, best=figures.accuracy > self.progress.best_accuracy)
-        if figures.accuracy > self.progress.best_accuracy:
+        better = figures.accuracy > self.progress.best_accuracy
+        self.write_checkpoint(figures, best=better)
+        if better:
             self.progress = replace(self.progress, best_accuracy=figures.accuracy, best_epoch=epoch)
+        self.write(record, report)
         self.progress = replace(self.progress, epoch=epoch + 1, batch=0)
         self.save()
-        report(self.progress, record)
 
     def write_checkpoint(self, figures: Evaluation, *, best: bool) -> None:
         """Write `last`, and `best` where validation accuracy rose; calibrated on the validation faces."""
+        if not self.fabric.is_global_zero:
+            return
         info = {
             "recipe": self.recipe.to_json(),
             "weights": asdict(self.recipe.weights),
@@ -309,3 +359,50 @@ class Trainer:
         }
         for path in (self.folder.last, self.folder.best) if best else (self.folder.last,):
             save_checkpoint(path, calibrated(self.shown, figures.temperature), self.crop, info)
+
+
+def part_of(tensors: dict[str, torch.Tensor], name: str) -> dict[str, torch.Tensor]:
+    """Return the tensors of one part of a saved state, under their own names."""
+    return {key.partition(".")[2]: t for key, t in tensors.items() if key.startswith(f"{name}.")}
+
+
+def freeze_norms(network: nn.Module) -> None:
+    """Put the BatchNorms into eval mode."""
+    for module in network.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.eval()
+
+
+def check_batch(recipe: Recipe, faces: int, processes: int) -> None:
+    """Refuse a batch that is larger than the faces, or that does not come out even.
+
+    Raises:
+        TrainingError: in either case.
+    """
+    options = recipe.optimiser
+    if faces < options.batch_size:
+        raise TrainingError(f"expected at least one batch of {options.batch_size} faces, got {faces} faces")
+    parts = options.accumulate * processes
+    if options.batch_size % parts or options.batch_size // parts < 2:
+        raise TrainingError(
+            f"expected optimiser.batch_size as a multiple of {parts} ({processes} processes times accumulate "
+            f"{options.accumulate}) with 2 faces or more in each part, got {options.batch_size}"
+        )
+    if options.minutes and processes > 1:
+        raise TrainingError(
+            "expected one process where optimiser.minutes is set; each has a clock of its own"
+        )
+
+
+def check_parts(recipe: Recipe, method: Method) -> None:
+    """Refuse parts where the method updates something of its own after a step, from the faces it saw last.
+
+    Raises:
+        TrainingError: accumulate is above 1 for such a method.
+    """
+    updates = type(method).after_step is not Method.after_step
+    if updates and recipe.optimiser.accumulate > 1:
+        raise TrainingError(
+            f"expected optimiser.accumulate = 1 with {method.name}, which updates its centres from whole "
+            f"batches, got {recipe.optimiser.accumulate}"
+        )

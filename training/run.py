@@ -18,7 +18,10 @@ from training.recipe import Recipe
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """Where a run stands: the next batch to train is `batch` of `epoch`; `step` optimiser steps are done."""
+    """Where a run stands: the next batch to train is `batch` of `epoch`; `step` optimiser steps are done.
+
+    `seconds` is the time spent on them, without validation.
+    """
 
     epoch: int = 0
     batch: int = 0
@@ -26,6 +29,7 @@ class Progress:
     best_accuracy: float = -1.0
     best_epoch: int = -1
     metric_lines: int = 0
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +60,8 @@ class RunFolder:
         self.metrics = path / "metrics.jsonl"
         self.state = path / "state.safetensors"
         self.recipe = path / "recipe.json"
+        self.environment = path / "environment.jsonl"
+        self.summary = path / "summary.md"
         self.lessons = path / "lessons.safetensors"
         self.best = path / "best.safetensors"
         self.last = path / "last.safetensors"
@@ -63,6 +69,12 @@ class RunFolder:
     def start(self, origin: Origin) -> None:
         """Create the folder and write into it what is trained."""
         replace_file(self.recipe, origin.describe().encode())
+
+    def note_environment(self, values: Mapping[str, object]) -> None:
+        """Add one line about code and machine: one for the start and one for each time the run is resumed."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        with self.environment.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(values, sort_keys=True) + "\n")
 
     def check(self, origin: Origin, *, resume: bool) -> None:
         """Check that a run can start here, or with `resume` that the folder holds this very run.
@@ -110,17 +122,21 @@ class RunFolder:
         """
         return Lessons(**read_safetensors(self.lessons)[0]) if self.lessons.is_file() else None
 
-    def load_state(self) -> tuple[dict[str, torch.Tensor], Progress] | None:
+    def load_state(self, *, write: bool = True) -> tuple[dict[str, torch.Tensor], Progress] | None:
         """Return the saved state and cut the metrics back to it; None when no state was saved yet.
+
+        Only one of several processes may `write`.
 
         Raises:
             TrainingError: the state was not written by this program.
             CheckpointError: the state is damaged.
         """
-        for part in self.path.glob(".*.part"):  # what a kill in the middle of a write left
-            part.unlink()
+        if write:
+            for part in self.path.glob(".*.part"):  # what a kill in the middle of a write left
+                part.unlink()
         if not self.state.is_file():
-            self.metrics.unlink(missing_ok=True)
+            if write:
+                self.metrics.unlink(missing_ok=True)
             return None
         tensors, header = read_safetensors(self.state)
         try:
@@ -130,6 +146,8 @@ class RunFolder:
                 f"{self.state}: expected where the run stands, could not read it ({error}); "
                 "train into another --output"
             ) from error
+        if not write:
+            return tensors, progress
         lines = self.metrics.read_bytes().splitlines(keepends=True) if self.metrics.is_file() else []
         replace_file(self.metrics, b"".join(lines[: progress.metric_lines]))
         return tensors, progress

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import torch
 import typer
+from lightning.fabric import Fabric
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -16,6 +18,8 @@ from edge_fer.errors import TrainingError
 from edge_fer.preprocess import CropSpec
 from training.commands import split_data
 from training.data.faces import FaceTensors, drop_duplicates, load_faces
+from training.devices import build_fabric, choose_device
+from training.environment import describe_environment
 from training.loop import Trainer, build_network
 from training.methods.distillation import Lessons, agree, teach
 from training.models import ExpressionNetwork
@@ -24,21 +28,7 @@ from training.models.recognition import RecognitionEncoder, load_recognition
 from training.recipe import Recipe, load_recipe
 from training.run import Origin, RunFolder
 from training.run import Progress as RunProgress
-
-
-def choose_device(device: str) -> str:
-    """Return cpu or cuda.
-
-    Raises:
-        TrainingError: an unknown device, or cuda where there is none.
-    """
-    if device not in ("auto", "cpu", "cuda"):
-        raise TrainingError(f"expected --device auto, cpu or cuda, got {device!r}")
-    if device == "cuda" and not torch.cuda.is_available():
-        raise TrainingError("--device cuda: this machine has no CUDA device torch can use; use --device cpu")
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    return device
+from training.summary import write_summary
 
 
 def load_splits(data: str, crop: CropSpec, classes: int, console: Console) -> tuple[FaceTensors, FaceTensors]:
@@ -109,7 +99,7 @@ def load_teachers(paths: Sequence[Path], recipe: Recipe) -> tuple[Checkpoint, ..
 
 
 def judge(
-    teachers: Sequence[Checkpoint], faces: FaceTensors, data: str, device: str, console: Console
+    teachers: Sequence[Checkpoint], faces: FaceTensors, data: str, device: torch.device, console: Console
 ) -> Lessons:
     """Return what the teachers say of the training faces, each at the size it was trained for.
 
@@ -128,7 +118,7 @@ def judge(
                 f"expected the {len(faces)} training faces at {teacher.crop.size} pixels too, got "
                 f"{len(seen)}; some are duplicates at one size only: take a teacher of the same size"
             )
-        answers.append(teach(network, seen.crops, torch.device(device)))
+        answers.append(teach(network, seen.crops, device))
     return agree(answers)
 
 
@@ -146,8 +136,24 @@ class TrainOptions:
 
 
 def train_run(options: TrainOptions) -> None:
-    """Run or resume a training run and print the path of its best checkpoint as the last line."""
-    console = Console(stderr=True)
+    """Run or resume a training run and print the path of its best checkpoint as the last line.
+
+    Raises:
+        EdgeFerError: whatever a user can put wrong, and a disk that is full.
+    """
+    try:
+        train_in(options)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        raise TrainingError(
+            f"{options.output}: the disk is full; every checkpoint that was complete before stays: make room "
+            "and go on with --resume"
+        ) from error
+
+
+def train_in(options: TrainOptions) -> None:
+    """Run or resume a training run; errors of the disk come as they are."""
     recipe = load_recipe(options.recipe_path)
     device = choose_device(options.device)
     folder = RunFolder(options.output)
@@ -161,24 +167,57 @@ def train_run(options: TrainOptions) -> None:
         teachers=tuple(teacher.sha256 for teacher in teachers),
     )
     folder.check(origin, resume=options.resume)
+    fabric = build_fabric(device, recipe.optimiser.precision)
+    console = Console(stderr=True, quiet=not fabric.is_global_zero)
     crop = recipe.crop.spec(build_network(recipe).spec.input_size)
     train, valid = load_splits(options.data, crop, recipe.network.classes, console)
-    trainer = Trainer(recipe, train, valid, crop, folder, device)
+    trainer = Trainer(recipe, train, valid, crop, folder, fabric)
     if first is not None:
         trainer.start_from(first.network, first.sha256)
+    fabric.barrier()  # every process has seen the folder before one writes into it
+    if fabric.is_global_zero and not options.resume:
+        folder.start(origin)
     if teachers:
-        lessons = folder.load_lessons() or judge(teachers, train, options.data, device, console)
-        trainer.learn_from(lessons, origin.teachers)
+        trainer.learn_from(lessons_of(teachers, train, options, fabric, console), origin.teachers)
     if options.resume:
         trainer.resume()
-    else:
-        folder.start(origin)
-        if trainer.lessons is not None:
-            folder.save_lessons(trainer.lessons)
+    if fabric.is_global_zero and not trainer.finished:
+        folder.note_environment(describe_environment(fabric))
     follow(trainer, recipe, console)
     best = trainer.progress
     console.print(f"best validation accuracy {best.best_accuracy:.4f} in epoch {best.best_epoch}")
-    typer.echo(folder.best)
+    if fabric.is_global_zero:
+        typer.echo(folder.best)
+
+
+def lessons_of(
+    teachers: Sequence[Checkpoint],
+    train: FaceTensors,
+    options: TrainOptions,
+    fabric: Fabric,
+    console: Console,
+) -> Lessons:
+    """Return the teachers' answers from the run folder, written there before by one process."""
+    folder = RunFolder(options.output)
+    if fabric.is_global_zero and folder.load_lessons() is None:
+        folder.save_lessons(judge(teachers, train, options.data, fabric.device, console))
+    fabric.barrier()
+    lessons = folder.load_lessons()
+    assert lessons is not None
+    return lessons
+
+
+def epoch_line(record: dict[str, object], *, balanced: bool) -> str:
+    """Return what is printed after an epoch."""
+    line = (
+        f"epoch {record['epoch']}: accuracy {record['accuracy']:.4f}, mean recall {record['mean_recall']:.4f}"
+    )
+    if not balanced:
+        return line
+    return (
+        f"{line}, primary {record['primary_accuracy']:.4f}, weights: correction "
+        f"{record['correction_weight']:.2f}, anchors {record['anchor_weight']:.2f}"
+    )
 
 
 def follow(trainer: Trainer, recipe: Recipe, console: Console) -> None:
@@ -191,11 +230,8 @@ def follow(trainer: Trainer, recipe: Recipe, console: Console) -> None:
         def report(progress: RunProgress, record: dict[str, object]) -> None:
             bar.update(task, completed=progress.step)
             if record["kind"] == "validation":
-                console.print(
-                    f"epoch {record['epoch']}: accuracy {record['accuracy']:.4f} (primary "
-                    f"{record['primary_accuracy']:.4f}), mean recall {record['mean_recall']:.4f}, weights: "
-                    f"correction {record['correction_weight']:.2f}, anchors {record['anchor_weight']:.2f}"
-                )
+                console.print(epoch_line(record, balanced=trainer.network.spec.head == "balanced"))
+                write_summary(trainer.folder)
                 for warning in record.get("warnings", ()):  # type: ignore[attr-defined]
                     console.print(f"[yellow]warning:[/yellow] {warning}")
             else:

@@ -12,12 +12,13 @@ from safetensors.torch import load_file
 
 from edge_fer.errors import TrainingError
 from edge_fer.preprocess import CropSpec
-from training.data.augment import Mixing
+from training.data.augment import AugmentOptions, Mixing
 from training.data.faces import FaceTensors, load_faces
+from training.devices import build_fabric
 from training.loop import Trainer
 from training.methods.distillation import DistillationOptions, Lessons, agree, embedding_loss, teach
 from training.methods.grefel import GrefelOptions
-from training.models import ExpressionNetwork, build
+from training.models import ExpressionNetwork, HeadOutput, build
 from training.models.checkpoint import load_checkpoint, save_checkpoint
 from training.recipe import NetworkOptions, OptimiserOptions, Recipe
 from training.run import RunFolder
@@ -111,7 +112,7 @@ def test_a_teacher_judges_a_face_and_its_mirror_image(teacher: tuple[Path, Expre
 @pytest.mark.parametrize("votes", [None, torch.tensor([[8.0, 2.0, 0.0], [0.0, 5.0, 5.0], [3.0, 3.0, 4.0]])])
 @pytest.mark.parametrize("mixed", [False, True])
 def test_the_teacher_is_in_the_targets_and_in_the_total(
-    votes: torch.Tensor | None, mixed: bool, tmp_path: Path
+    votes: torch.Tensor | None, mixed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     faces = FaceTensors(torch.zeros(3, 32, 32, 3, dtype=torch.uint8), torch.tensor([0, 1, 2]), votes)
     recipe = Recipe(
@@ -120,24 +121,29 @@ def test_the_teacher_is_in_the_targets_and_in_the_total(
         optimiser=OptimiserOptions(epochs=1, batch_size=2),
         method=GrefelOptions(smoothing=0.0),
         distillation=DistillationOptions(share=0.3, embedding=0.7),
+        augment=AugmentOptions(mixup=0.2 if mixed else 0.0),
     )
-    trainer = Trainer(recipe, faces, faces, recipe.crop.spec(32), RunFolder(tmp_path), "cpu")
+    fabric = build_fabric("cpu", "32-true")
+    trainer = Trainer(recipe, faces, faces, recipe.crop.spec(32), RunFolder(tmp_path), fabric)
     answers = Lessons(torch.rand(3, 3).softmax(dim=1), torch.randn(3, 6))
     chosen = torch.tensor([2, 0])
-    output = trainer.network(torch.randn(2, 3, 32, 32))
     trainer.learn_from(answers, ("0" * 64,))
-    mixing = Mixing(torch.tensor([1, 0]), torch.tensor([0.6, 0.9])) if mixed else None
+    mixing = Mixing(torch.tensor([1, 0]), torch.tensor([0.6, 0.9]))
+    monkeypatch.setattr("training.batches.draw_mixing", lambda *arguments: mixing)
+    said: list[HeadOutput] = []
+    trainer.network.head.register_forward_hook(lambda *call: said.append(call[-1]))
     share = np.array([[0.6, 0.4], [0.1, 0.9]]) if mixed else np.eye(2)
-    terms = trainer.terms(output, chosen, mixing)  # the first epoch: the primary distribution alone
+    terms = trainer.learner(trainer.parts.make(chosen))  # the first epoch: the primary distribution alone
+    output = said[0]
     own = np.eye(3) if votes is None else (votes / votes.sum(dim=1, keepdim=True)).numpy()
     target = share @ (0.7 * own[[2, 0]] + 0.3 * answers.probabilities.numpy()[[2, 0]])
     classification = -(target * np.log(output.primary.detach().numpy())).sum(axis=1).mean()
     gaps = similarity_reference(output.embedding.detach().numpy().astype(np.float64))
     gaps -= similarity_reference(share @ answers.embeddings.numpy().astype(np.float64)[[2, 0]])
     embedding = (gaps**2).sum() / 2
-    assert terms.classification.item() == pytest.approx(classification, rel=1e-5)
-    assert terms.embedding.item() == pytest.approx(embedding, rel=1e-4)
-    assert terms.total.item() == pytest.approx(classification + 0.7 * embedding, rel=1e-4)
+    assert terms["classification"].item() == pytest.approx(classification, rel=1e-5)
+    assert terms["embedding"].item() == pytest.approx(embedding, rel=1e-4)
+    assert terms["total"].item() == pytest.approx(classification + 0.7 * embedding, rel=1e-4)
 
 
 def test_a_run_with_a_teacher_is_the_same_when_resumed(

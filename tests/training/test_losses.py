@@ -11,17 +11,19 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from training.data.targets import target_distribution
 from training.methods.grefel import (
-    GrefelLoss,
     GrefelOptions,
+    Stage,
     anchor_loss,
     centre_loss,
     class_weights,
     classification_loss,
+    loss_terms,
     place_anchors,
     smooth,
-    target_distribution,
 )
+from training.methods.method import Batch, Terms
 from training.models import HeadOutput
 
 BATCH, CLASSES, ANCHORS, DIM = 6, 4, 3, 5
@@ -56,6 +58,21 @@ def head_output(seed: int = 0) -> tuple[HeadOutput, torch.Tensor]:
         distribution(seed + 3).log(),
     )
     return output, anchors
+
+
+def judge(
+    options: GrefelOptions,
+    output: HeadOutput,
+    anchors: torch.Tensor | None,
+    labels: torch.Tensor,
+    target: torch.Tensor,
+    balanced: bool,
+    weights: torch.Tensor | None = None,
+    trust: float = 1.0,
+) -> Terms:
+    """Return the terms of a batch of which only labels and targets matter."""
+    batch = Batch(faces=target, labels=labels, targets=target, rows=labels)
+    return loss_terms(options, output, anchors, batch, weights, Stage(balanced=balanced, trust=trust))
 
 
 def cross_entropy_reference(p: np.ndarray, target: np.ndarray) -> float:
@@ -97,17 +114,16 @@ def test_the_loss_weights_the_classes_of_either_distribution(labels: torch.Tenso
     output, anchors = head_output(4)
     target = target_distribution(labels, None, CLASSES).double()
     weights = torch.tensor([0.5, 1.0, 2.0, 4.0]).double()
-    loss = GrefelLoss(GrefelOptions(smoothing=0.0), weights)
     for balanced, judged in ((True, output.probabilities), (False, output.primary)):
         rows = -(weights.numpy() * target.numpy() * np.log(judged.numpy())).sum(axis=1)
-        terms = loss(output, anchors, labels, target, balanced=balanced)
-        assert float(terms.classification) == pytest.approx(rows.mean(), rel=1e-12)
+        terms = judge(GrefelOptions(smoothing=0.0), output, anchors, labels, target, balanced, weights)
+        assert float(terms["classification"]) == pytest.approx(rows.mean(), rel=1e-12)
 
 
 @pytest.mark.parametrize("balance", [0.0, 0.25, 0.5, 1.0])
 def test_class_weights_fall_with_the_count_and_average_to_one(balance: float) -> None:
     labels = torch.tensor([0] * 90 + [1] * 9 + [2])
-    weights = class_weights(labels, 4, balance).double().numpy()
+    weights = class_weights(torch.bincount(labels, minlength=4).float(), balance).double().numpy()
     assert weights[labels.numpy()].mean() == pytest.approx(1.0, rel=1e-6)
     assert weights[1] / weights[0] == pytest.approx(10.0**balance, rel=1e-6)
     assert weights[2] / weights[1] == pytest.approx(9.0**balance, rel=1e-6)
@@ -150,7 +166,7 @@ def test_the_total_is_the_weighted_sum(labels: torch.Tensor, balanced: bool) -> 
     )
     output, anchors = head_output(4)
     target = target_distribution(labels, None, CLASSES).double()
-    terms = GrefelLoss(options)(output, anchors, labels, target, balanced=balanced)
+    terms = judge(options, output, anchors, labels, target, balanced)
     smoothed = 0.89 * target.numpy() + 0.11 / CLASSES
     judged = output.probabilities if balanced else output.primary
     expected = {
@@ -163,16 +179,16 @@ def test_the_total_is_the_weighted_sum(labels: torch.Tensor, balanced: bool) -> 
         "similarity": cross_entropy_reference(output.by_anchor.numpy(), smoothed) if balanced else 0.0,
     }
     for name, value in expected.items():
-        assert float(getattr(terms, name)) == pytest.approx(value, rel=1e-9), name
+        assert float(terms[name]) == pytest.approx(value, rel=1e-9), name
     total = sum(getattr(options, name) * value for name, value in expected.items())
-    assert float(terms.total) == pytest.approx(total, rel=1e-9)
+    assert float(terms["total"]) == pytest.approx(total, rel=1e-9)
 
 
 def test_a_head_without_anchors_trains_its_primary_distribution(labels: torch.Tensor) -> None:
-    output = head_output()[0]._replace(distances=None)
+    output = head_output()[0]
     target = target_distribution(labels, None, CLASSES).double()
-    terms = GrefelLoss(GrefelOptions())(output, output.embedding, labels, target, balanced=True)
-    assert float(terms.total) == pytest.approx(
+    terms = judge(GrefelOptions(), output, None, labels, target, False)
+    assert float(terms["total"]) == pytest.approx(
         float(classification_loss(output.primary, smooth(target, 0.11)))
     )
 
@@ -188,9 +204,7 @@ def test_the_gradients_are_those_of_the_formulas(labels: torch.Tensor) -> None:
         weight = torch.full((BATCH,), 0.5)
         t = (-distances).flatten(1).softmax(dim=-1).reshape(distances.shape).sum(dim=-1)
         output = HeadOutput(z.softmax(dim=-1), z.softmax(dim=-1), e, weight, weight, distances, t, z)
-        return GrefelLoss(GrefelOptions(margin=2.0, similarity=0.5))(
-            output, a, labels, target, balanced=True
-        ).total
+        return judge(GrefelOptions(margin=2.0, similarity=0.5), output, a, labels, target, True)["total"]
 
     assert torch.autograd.gradcheck(total, (anchors, embedding, logits))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from edge_fer.errors import RecipeError
 from edge_fer.preprocess import FERPLUS_TEMPLATE
 from training.loop import build_network
 from training.models.checkpoint import load_checkpoint
-from training.recipe import Recipe, load_recipe, parse
+from training.recipe import load_recipe
 
 RECIPES = Path(__file__).resolve().parents[2] / "training" / "recipes"
 WEIGHTS = RECIPES.with_name("weights")
@@ -63,8 +64,9 @@ def test_every_shipped_recipe_loads(path: Path) -> None:
 def test_every_shipped_weight_has_its_recipe(path: Path) -> None:
     checkpoint = load_checkpoint(path)
     recipe = load_recipe(RECIPES / f"{path.stem}.toml")
-    # Options that came after the weights stand at their defaults.
-    assert parse(Recipe, checkpoint.info["recipe"], str(path)) == recipe
+    trained = checkpoint.info["recipe"]
+    assert isinstance(trained, dict) and trained["name"] == recipe.name
+    assert trained["optimiser"].items() <= recipe.to_json()["optimiser"].items()  # type: ignore[attr-defined]
     spec = replace(checkpoint.network.spec, temperature=1.0)  # fitted after training
     assert spec == build_network(recipe).spec
     assert checkpoint.crop.margin == recipe.crop.margin
@@ -74,7 +76,7 @@ def test_every_shipped_weight_has_its_recipe(path: Path) -> None:
 
 def test_defaults_fill_a_minimal_recipe(recipe_file: Path) -> None:
     recipe = load_recipe(write(recipe_file, MINIMAL))
-    assert recipe.network.head == "balanced"
+    assert recipe.network.head is None and build_network(recipe).spec.head == "balanced"
     assert recipe.network.input_size is None
     assert recipe.method.smoothing == 0.11
     assert recipe.optimiser.precision == "32-true"
@@ -117,7 +119,7 @@ def test_unknown_and_missing_keys_are_named(recipe_file: Path, text: str, named:
         (MINIMAL.replace("epochs = 2", "epochs = true"), "epochs: expected int, got True"),
         (MINIMAL + "learning_rate = '1e-3'\n", "learning_rate: expected float, got '1e-3'"),
         (MINIMAL + "learning_rate = true\n", "learning_rate: expected float, got True"),
-        (MINIMAL + "[method]\nsoft_targets = 1\n", "soft_targets: expected bool, got 1"),
+        (MINIMAL + "[data]\nvotes = 1\n", "votes: expected bool, got 1"),
         (MINIMAL + "[augment]\nblur = [1]\n", "blur: expected float, got [1]"),
         (MINIMAL.replace("[optimiser]", "input_size = 'big'\n[optimiser]"), "input_size: expected int"),
         ("name = 'x'\nnetwork = 'grefel'\n[optimiser]\nepochs = 1\n", "network: expected a table"),
@@ -140,7 +142,24 @@ def test_wrong_types_are_named(recipe_file: Path, text: str, named: str) -> None
         ("network", "delta = nan"),
         ("network", "slots = 0"),
         ("network", "dropout = 1.0"),
+        ("network", "balancing = 'anchor'"),
         ("optimiser", "epochs = 0"),
+        ("optimiser", "accumulate = 0"),
+        ("optimiser", "kind = 'lion'"),
+        ("optimiser", "schedule = 'linear'"),
+        ("optimiser", "schedule = 'steps'"),
+        ("optimiser", "momentum = 1"),
+        ("optimiser", "gamma = 0"),
+        ("optimiser", "head_rate = -1"),
+        ("optimiser", "head_rate = nan"),
+        ("optimiser", "sharpness = inf"),
+        ("optimiser", "patience = -1"),
+        ("optimiser", "minutes = -1"),
+        ("optimiser", "rates = [[0, 1e-3]]"),
+        ("optimiser", "rates = [[1, 1e-3]]"),
+        ("optimiser", "head_rates = [[0, 1e-3], [0, 1e-4]]"),
+        ("optimiser", "head_rates = [[0, nan]]"),
+        ("optimiser", "head_rates = 3"),
         ("optimiser", "batch_size = 1"),
         ("optimiser", "learning_rate = 0"),
         ("optimiser", "learning_rate = nan"),
@@ -159,7 +178,15 @@ def test_wrong_types_are_named(recipe_file: Path, text: str, named: str) -> None
         ("method", "centre = nan"),
         ("method", "smoothing = 1"),
         ("method", "margin = 0"),
-        ("method", "min_votes = 0"),
+        ("data", "min_votes = 0"),
+        ("data", "noise = 1"),
+        ("data", "noise = nan"),
+        ("data", "imbalance = 0.5"),
+        ("data", "imbalance = inf"),
+        ("data", "subset = -1"),
+        ("data", "sampler = 'random'"),
+        ("data", "pool = -1"),
+        ("method", "variant = 'printed'"),
         ("method", "balance = 1.1"),
         ("method", "balance = nan"),
         ("method", "primary = -0.1"),
@@ -193,17 +220,15 @@ def test_values_no_run_can_use_are_named(recipe_file: Path, table: str, line: st
     else:
         kept += [f"[{table}]", line]
     text = refusal(write(recipe_file, "\n".join(kept)))
-    assert f"{table}.{key} " in text or f"{table} {key}: " in text
+    named = {"schedule": "rates"}.get(key, key) if line.endswith("'steps'") else key
+    assert re.search(rf"{table}(\.|: ){named}( |: )|{table} {key}: ", text), text
 
 
-def test_a_delta_of_training_alone_needs_an_average_and_anchors(recipe_file: Path) -> None:
+def test_a_delta_of_training_alone_needs_an_average(recipe_file: Path) -> None:
     method, average = "[method]\ntraining_delta = 2\n", "average = 0.9\n"
     assert load_recipe(write(recipe_file, MINIMAL + average + method)).method.training_delta == 2.0
     text = refusal(write(recipe_file, MINIMAL + method))
     assert "optimiser.average above 0 where method.training_delta is set, got 0.0" in text
-    linear = MINIMAL.replace("[optimiser]", "head = 'linear'\n[optimiser]")
-    text = refusal(write(recipe_file, linear + average + method))
-    assert "network.head balanced where method.training_delta is set" in text
 
 
 @pytest.mark.parametrize("text", ["{}", "name = ", "[network", "a = 1\na = 2"])
@@ -225,3 +250,19 @@ def test_the_largest_seed_reaches_the_last_batch(recipe_file: Path) -> None:
     """The loop seeds torch with (seed * 1000003 + epoch) * 100003 + batch, which has to fit into 64 bits."""
     seed = load_recipe(write(recipe_file, MINIMAL + "seed = 100000000\n")).optimiser.seed
     assert (seed * 1_000_003 + 1_000_002) * 100_003 + 100_002 < 2**64
+
+
+def test_rates_are_pairs(recipe_file: Path) -> None:
+    text = MINIMAL + 'schedule = "steps"\nrates = [[0, 1e-3], [4, 1]]\nhead_rates = [[0, 2e-3]]\n'
+    options = load_recipe(write(recipe_file, text)).optimiser
+    assert options.rates == ((0, 1e-3), (4, 1.0)) and options.head_rates == ((0, 2e-3),)
+    assert load_recipe(write(recipe_file, text)).to_json()["optimiser"]["rates"] == [[0, 1e-3], [4, 1.0]]  # type: ignore[index]
+
+
+def test_a_method_takes_its_own_heads_and_options(recipe_file: Path) -> None:
+    head = MINIMAL.replace("[optimiser]", "head = 'dan'\n[optimiser]")
+    assert "expected network.head balanced or linear for grefel, got 'dan'" in refusal(
+        write(recipe_file, head)
+    )
+    text = refusal(write(recipe_file, MINIMAL + "[method]\nname = 'adaboost'\n"))
+    assert "expected method.name " in text and "grefel" in text and "got 'adaboost'" in text

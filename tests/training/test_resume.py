@@ -23,9 +23,10 @@ from typer.testing import CliRunner
 
 import cli
 from edge_fer.preprocess import CropSpec
-from training.loop import Trainer, learning_rate
-from training.methods.grefel import LossTerms
+from training.learner import Learner
+from training.methods.method import Terms
 from training.models.checkpoint import load_checkpoint
+from training.optimiser import learning_rate
 from training.recipe import OptimiserOptions
 from training.run import RunFolder
 from training.session import TrainOptions, train_run
@@ -112,6 +113,7 @@ def metric_lines(output: Path) -> list[dict[str, object]]:
 def check_same_run(output: Path, expected: Path) -> None:
     """Compare two run folders: every tensor of every file bit for bit, metrics and headers too."""
     names = {"best.safetensors", "last.safetensors", "metrics.jsonl", "recipe.json", "state.safetensors"}
+    names |= {"environment.jsonl", "summary.md"}
     assert {path.name for path in output.iterdir()} == {path.name for path in expected.iterdir()} == names
     assert metric_lines(output) == metric_lines(expected)
     for name in ("best.safetensors", "last.safetensors", "state.safetensors"):
@@ -163,7 +165,7 @@ def test_a_run_writes_what_it_promises(uninterrupted: Callable[[str], Path]) -> 
         balanced = line["epoch"] != 0  # the first epoch trains the primary distribution alone
         assert (line["anchor"] != 0.0) == (line["centre"] != 0.0) == balanced
     assert training[-1]["total"] < training[5]["total"]
-    assert "warnings" not in validations[0] and "warnings" in validations[1]
+    assert validations[0]["warnings"] == []
     best = max(range(3), key=lambda epoch: (validations[epoch]["accuracy"], -epoch))
     assert load_checkpoint(output / "best.safetensors").info["epoch"] == best
     checkpoint = load_checkpoint(output / "last.safetensors")
@@ -347,7 +349,7 @@ def test_a_loss_that_is_no_number_is_named(
     wild.write_text(recipes["32-true"].read_text().replace("3e-3", "1e30"), encoding="utf-8")
     text = refusal(command(wild, noise_data, tmp_path / "run"))
     assert re.search(r"step 1: the loss term classification is not finite", text), text
-    assert {path.name for path in (tmp_path / "run").iterdir()} == {"recipe.json"}
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {"recipe.json", "environment.jsonl"}
 
 
 @pytest.mark.parametrize("fault", ["loss", "gradient"])
@@ -360,20 +362,20 @@ def test_a_run_that_stops_on_a_fault_keeps_its_last_good_state(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     output = tmp_path / "run"
-    terms = Trainer.terms
+    forward = Learner.forward
 
-    def faulty(trainer: Trainer, *arguments: Any) -> LossTerms:
+    def faulty(learner: Learner, *arguments: Any) -> Terms:
         """Spoil the centre term, or its gradient alone, in the twelfth step."""
-        good = terms(trainer, *arguments)
-        if trainer.progress.step != 12:
+        good = forward(learner, *arguments)
+        if learner.moment.step != 12:
             return good
         if fault == "loss":
-            return good._replace(total=good.total * math.nan, centre=good.centre * math.nan)
-        nought = good.centre - good.centre
-        return good._replace(total=good.total + nought.abs().sqrt())  # the root of 0 has no gradient
+            return {**good, "total": good["total"] * math.nan, "centre": good["centre"] * math.nan}
+        nought = good["centre"] - good["centre"]
+        return {**good, "total": good["total"] + nought.abs().sqrt()}  # the root of 0 has no gradient
 
     with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "terms", faulty)
+        patch.setattr(Learner, "forward", faulty)
         text = refusal(command(recipes["32-true"], noise_data, output))
     named = "loss term centre" if fault == "loss" else "norm of the gradient"
     assert f"step 12: the {named} is not finite" in text

@@ -9,9 +9,11 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from training.models import ExpressionNetwork
+from training.evaluation import Evaluation
+from training.models import ExpressionNetwork, HeadOutput, standardise
 
 Terms = dict[str, torch.Tensor]
+Rule = tuple[str, object, str, bool]  # name, value, what is expected of it, whether it holds
 Embed = Callable[[torch.Tensor], torch.Tensor]
 
 
@@ -69,12 +71,19 @@ class Batch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Moment:
-    """Where a run stands: the running epoch and step, counted from 0, of how many."""
+    """Where a run stands: the running epoch and step, counted from 0, of how many.
+
+    Attributes:
+        seed: of the run.
+        pretrained: whether it began with trained weights.
+    """
 
     epoch: int
     epochs: int
     step: int
     steps: int
+    seed: int = 0
+    pretrained: bool = False
 
 
 class Method(nn.Module):
@@ -101,15 +110,21 @@ class Method(nn.Module):
         """
         super().__init__()
 
+    def see(self, network: ExpressionNetwork, faces: torch.Tensor) -> HeadOutput:
+        """Return what the network says of faces (B, 3, S, S) in 0..1."""
+        images = standardise(faces, network)
+        return network(images.contiguous(memory_format=torch.channels_last))  # type: ignore[no-any-return]
+
     def begin_epoch(
         self, network: ExpressionNetwork, rows: torch.Tensor, embed: Embed, moment: Moment
-    ) -> None:
-        """Prepare an epoch; by default nothing.
+    ) -> bool:
+        """Prepare an epoch, by default nothing; return whether the network's weights were changed.
 
         Args:
             rows: the epoch's order of the training faces.
             embed: returns the embeddings (R, D) of training faces (R,), in eval mode and not augmented.
         """
+        return False
 
     def forward(self, network: ExpressionNetwork, batch: Batch, moment: Moment) -> Terms:
         """Return the loss terms of a batch, scalars of the same names at every step; `total` is minimised."""
@@ -121,3 +136,7 @@ class Method(nn.Module):
 
     def after_step(self, network: ExpressionNetwork, batch: Batch) -> None:
         """Update what the optimiser does not, while the step's gradients are there; by default nothing."""
+
+    def warnings(self, figures: Evaluation, network: ExpressionNetwork, epoch: int) -> list[str]:
+        """Say what of an epoch's validation figures looks wrong for this method; by default nothing."""
+        return []

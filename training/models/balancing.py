@@ -28,6 +28,7 @@ class HeadOutput(NamedTuple):
     distances: torch.Tensor | None  # (B, N, K) d_cj to every anchor
     by_anchor: torch.Tensor | None  # (B, N) t_g, what the anchors alone say
     logits: torch.Tensor  # (B, N) whose softmax `primary` is, but for a temperature
+    correction: torch.Tensor | None = None  # (B, N) t, what anchors and attention say together
 
 
 def confidence(probabilities: torch.Tensor) -> torch.Tensor:
@@ -87,20 +88,30 @@ class AttentiveCorrection(nn.Module):
 
 
 class PrimaryClassifier(nn.Sequential):
-    """MLP with two hidden layers of 64: Linear - ReLU - BN - dropout (BN first avoids the variance shift)."""
+    """MLP with two hidden layers of 64: Linear - ReLU - BN - dropout (BN first avoids the variance shift).
 
-    def __init__(self, dim: int, classes: int, *, hidden: int = 64, dropout: float = 0.5) -> None:
+    `printed_order` puts dropout before BN, as GReFEL Sec. 3 prints it.
+    """
+
+    def __init__(
+        self, dim: int, classes: int, *, hidden: int = 64, dropout: float = 0.5, printed_order: bool = False
+    ) -> None:
         layers: list[nn.Module] = []
         for width_in in (dim, hidden):
-            layers += [nn.Linear(width_in, hidden), nn.ReLU(), nn.BatchNorm1d(hidden), nn.Dropout(dropout)]
+            tail: list[nn.Module] = [nn.BatchNorm1d(hidden), nn.Dropout(dropout)]
+            layers += [nn.Linear(width_in, hidden), nn.ReLU(), *(tail[::-1] if printed_order else tail)]
         super().__init__(*layers, nn.Linear(hidden, classes))
+
+
+BALANCING = ("none", "anchors", "attention", "both")
 
 
 class ReliabilityBalancing(nn.Module):
     """Primary classifier, both corrections and the confidence-weighted mixtures (Eq. 9-19).
 
-    A `temperature` T other than 1 turns the corrected distribution p into p^(1/T), normalised (Guo et al.
-    2017): labels stay, probabilities become as sure as they are right.
+    `balancing` leaves out one correction or both, as in GReFEL Table 2; without any, `probabilities` are
+    `primary`. A `temperature` T other than 1 turns the corrected distribution p into p^(1/T), normalised
+    (Guo et al. 2017): labels stay, probabilities become as sure as they are right.
     """
 
     def __init__(
@@ -113,28 +124,62 @@ class ReliabilityBalancing(nn.Module):
         slots: int = 5,
         dropout: float = 0.5,
         temperature: float = 1.0,
+        balancing: str = "both",
+        printed_order: bool = False,
     ) -> None:
+        if balancing not in BALANCING:
+            raise ValueError(f"expected balancing {', '.join(BALANCING)}, got {balancing!r}")
         super().__init__()
         self.temperature = temperature
-        self.primary = PrimaryClassifier(dim, classes, dropout=dropout)
-        self.anchor_correction = AnchorCorrection(dim, classes, anchors, delta)
-        self.attentive_correction = AttentiveCorrection(dim, classes, slots)
+        self.primary = PrimaryClassifier(dim, classes, dropout=dropout, printed_order=printed_order)
+        self.anchor_correction = (
+            AnchorCorrection(dim, classes, anchors, delta) if balancing in ("anchors", "both") else None
+        )
+        self.attentive_correction = (
+            AttentiveCorrection(dim, classes, slots) if balancing in ("attention", "both") else None
+        )
 
     def forward(self, embedding: torch.Tensor) -> HeadOutput:
         """Map e (B, D) to the corrected distribution and everything it was made of."""
         logits = self.primary(embedding)
         primary = logits.softmax(dim=-1)
-        by_anchor, distances = self.anchor_correction(embedding)
-        by_attention = self.attentive_correction(embedding)
-        anchor_weight = first_weight(confidence(by_anchor), confidence(by_attention))
-        correction = mix(by_anchor, by_attention, anchor_weight)
-        correction_weight = first_weight(confidence(correction), confidence(primary))
-        probabilities = mix(correction, primary, correction_weight)
+        by_anchor, distances, correction, anchor_weight = self.correct(embedding)
+        if correction is None:
+            correction_weight, probabilities = anchor_weight, primary
+        else:
+            correction_weight = first_weight(confidence(correction), confidence(primary))
+            probabilities = mix(correction, primary, correction_weight)
         if self.temperature != 1.0:
             probabilities = (probabilities.clamp_min(EPSILON).log() / self.temperature).softmax(dim=-1)
         return HeadOutput(
-            probabilities, primary, embedding, correction_weight, anchor_weight, distances, by_anchor, logits
+            probabilities=probabilities,
+            primary=primary,
+            embedding=embedding,
+            correction_weight=correction_weight,
+            anchor_weight=anchor_weight,
+            distances=distances,
+            by_anchor=by_anchor,
+            logits=logits,
+            correction=correction,
         )
+
+    def correct(
+        self, embedding: torch.Tensor
+    ) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None, torch.Tensor]:
+        """Return t_g (B, N), the distances (B, N, K), t (B, N) and the weight of t_g in it (B,).
+
+        What the head does not have is None, and the weight 1 or 0.
+        """
+        alone = torch.zeros(embedding.shape[0], device=embedding.device)
+        if self.anchor_correction is None:
+            attention = self.attentive_correction
+            return None, None, None if attention is None else attention(embedding), alone
+        by_anchor, distances = self.anchor_correction(embedding)
+        if self.attentive_correction is None:
+            return by_anchor, distances, by_anchor, alone + 1.0
+        by_attention = self.attentive_correction(embedding)
+        weight = first_weight(confidence(by_anchor), confidence(by_attention))
+        return by_anchor, distances, mix(by_anchor, by_attention, weight), weight
 
 
 class LinearHead(nn.Module):

@@ -24,7 +24,8 @@ class NetworkSpec:
 
     `mean` and `std` normalise pixels scaled to 0..1, RGB. `anchors` is K per class, `delta` the temperature
     of the anchor similarity (Eq. 14), `slots` the m of the attentive correction. `temperature` calibrates the
-    corrected distribution after training; 1 leaves it as it is. `project_query` adds the query projection
+    corrected distribution after training; 1 leaves it as it is. `balancing` says which corrections the head
+    has, `printed_order` puts its dropout before its BatchNorm. `project_query` adds the query projection
     that Eq. 1 prints and neither code has.
     """
 
@@ -39,6 +40,8 @@ class NetworkSpec:
     slots: int = 5
     dropout: float = 0.5
     temperature: float = 1.0
+    balancing: str = "both"
+    printed_order: bool = False
     resize_mode: str = "nearest"
     project_query: bool = False
 
@@ -114,6 +117,8 @@ class ExpressionNetwork(nn.Module):
                 slots=spec.slots,
                 dropout=spec.dropout,
                 temperature=spec.temperature,
+                balancing=spec.balancing,
+                printed_order=spec.printed_order,
             )
         else:
             raise ValueError(f"expected head balanced or linear, got {spec.head!r}")
