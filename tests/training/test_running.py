@@ -1,0 +1,229 @@
+"""How a run is run: in parts, on several processes, against the clock, and what stops it."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from edge_fer.errors import TrainingError
+from training.data.augment import AugmentOptions
+from training.learner import Learner
+from training.loop import Trainer
+from training.models.checkpoint import load_checkpoint
+from training.session import TrainOptions, train_run
+
+ROOT = Path(__file__).resolve().parents[2]
+OFF = "\n".join(f"{f.name} = 0" for f in fields(AugmentOptions) if f.name != "erase_area")
+RECIPE = """
+name = "tiny"
+[network]
+model = "grefel-lite-s"
+classes = 3
+input_size = 32
+dropout = 0
+{network}
+[optimiser]
+epochs = 2
+batch_size = 24
+learning_rate = 1e-3
+checkpoint_every = 1
+{optimiser}
+[method]
+{method}
+[augment]
+"""
+
+
+def options(folder: Path, data: Path, name: str, **tables: str) -> TrainOptions:
+    """Return what `train` is asked for; the tables' lines go into the recipe."""
+    recipe = folder / f"{name}.toml"
+    lines = {"network": "", "optimiser": "", "method": "", **tables}
+    recipe.write_text(RECIPE.format(**lines) + OFF, encoding="utf-8")
+    return TrainOptions(recipe_path=recipe, data=str(data), output=folder / name, device="cpu")
+
+
+def lines_of(folder: Path, kind: str) -> list[dict[str, Any]]:
+    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    return [line for line in map(json.loads, lines) if line["kind"] == kind]
+
+
+def losses(folder: Path) -> list[float]:
+    return [line["total"] for line in lines_of(folder, "train")]
+
+
+def test_a_batch_in_parts_is_the_same_batch(tmp_path: Path, noise_data: Path) -> None:
+    whole = options(tmp_path, noise_data, "whole", optimiser="frozen_norms = true")
+    parts = options(tmp_path, noise_data, "parts", optimiser="frozen_norms = true\naccumulate = 3")
+    for run in (whole, parts):
+        train_run(run)
+    assert losses(parts.output) == pytest.approx(losses(whole.output), abs=1e-5)
+    left, right = (load_file(run.output / "last.safetensors") for run in (whole, parts))
+    assert all(torch.allclose(left[name], right[name], atol=1e-4) for name in left)
+
+
+@pytest.mark.parametrize("method", ['name = "grefel"', 'name = "cross_entropy"'])
+def test_two_processes_are_one_with_the_double_batch(method: str, tmp_path: Path, noise_data: Path) -> None:
+    """With BatchNorms in eval mode: the statistics of a batch are those of half of it on each of two."""
+    runs = {
+        name: options(tmp_path, noise_data, name, optimiser="frozen_norms = true", method=method)
+        for name in ("one", "two")
+    }
+    train_run(runs["one"])
+    command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "cli.py", "train"]
+    asked = runs["two"]
+    done = subprocess.run(
+        [
+            sys.executable,
+            *command,
+            "--recipe",
+            str(asked.recipe_path),
+            "--data",
+            asked.data,
+            "--output",
+            str(asked.output),
+            "--device",
+            "cpu",
+        ],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [str(asked.output / "best.safetensors")]
+    assert losses(asked.output) == pytest.approx(losses(runs["one"].output), abs=1e-5)
+    environment = json.loads((asked.output / "environment.jsonl").read_text(encoding="utf-8"))
+    assert environment["processes"] == 2
+    left, right = (load_file(run.output / "last.safetensors") for run in runs.values())
+    assert all(torch.allclose(left[name], right[name], atol=1e-4) for name in left)
+
+
+def test_a_batch_that_does_not_come_out_even_is_refused(tmp_path: Path, noise_data: Path) -> None:
+    with pytest.raises(TrainingError, match=r"a multiple of 5 \(1 processes times accumulate 5\).*got 24"):
+        train_run(options(tmp_path, noise_data, "run", optimiser="accumulate = 5"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_patience_ends_a_run(tmp_path: Path, noise_data: Path) -> None:
+    run = options(
+        tmp_path, noise_data, "run", optimiser="patience = 2\nfrozen_norms = true", method="warmup_epochs = 0"
+    )
+    text = run.recipe_path.read_text(encoding="utf-8")
+    text = text.replace("1e-3", "1e-12").replace("epochs = 2", "epochs = 9")  # nothing ever gets better
+    run.recipe_path.write_text(text, encoding="utf-8")
+    train_run(run)
+    assert [line["epoch"] for line in lines_of(run.output, "validation")] == [0, 1, 2]
+
+
+def test_minutes_end_a_run_and_the_rate_with_it(tmp_path: Path, noise_data: Path) -> None:
+    run = options(tmp_path, noise_data, "run", optimiser="minutes = 0.05")
+    text = run.recipe_path.read_text(encoding="utf-8")
+    run.recipe_path.write_text(text.replace("epochs = 2", "epochs = 100000"), encoding="utf-8")
+    train_run(run)
+    trained = lines_of(run.output, "train")
+    assert 1 < len(trained) < 300_000
+    assert trained[-1]["learning_rate"] < 0.3e-3 < max(line["learning_rate"] for line in trained)
+    assert lines_of(run.output, "validation")[-1]["step"] == trained[-1]["step"]
+    before = (run.output / "metrics.jsonl").read_bytes()
+    train_run(replace(run, resume=True))
+    assert (run.output / "metrics.jsonl").read_bytes() == before
+
+
+def test_sharpness_changes_what_is_learnt_and_not_the_statistics(tmp_path: Path, noise_data: Path) -> None:
+    flat = options(tmp_path, noise_data, "flat")
+    sharp = options(tmp_path, noise_data, "sharp", optimiser="sharpness = 0.05")
+    for run in (flat, sharp):
+        train_run(run)
+    left, right = (load_file(run.output / "last.safetensors") for run in (flat, sharp))
+    assert not torch.equal(left["encoder.stem.0.weight"], right["encoder.stem.0.weight"])
+    assert losses(flat.output)[0] == losses(sharp.output)[0]  # of the first pass
+    assert losses(flat.output)[1:] != losses(sharp.output)[1:]
+
+
+def test_memory_that_runs_out_suggests_parts(
+    tmp_path: Path, noise_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def greedy(learner: Learner, tensors: dict[str, torch.Tensor]) -> None:
+        torch.empty(1 << 60, dtype=torch.uint8)  # a real refusal of the allocator
+
+    monkeypatch.setattr(Learner, "forward", greedy)
+    with pytest.raises(TrainingError, match=r"out of memory with 24 faces .*accumulate = 2 .*parts of 12"):
+        train_run(options(tmp_path, noise_data, "run"))
+
+
+@pytest.fixture
+def full_disk(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Return a function that fills the disk from the given write of a whole file on."""
+
+    def fill(first: int) -> None:
+        real, count = os.fsync, 0
+
+        def fsync(number: int) -> None:
+            nonlocal count
+            count += 1
+            if count >= first:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            real(number)
+
+        monkeypatch.setattr(os, "fsync", fsync)
+
+    return fill
+
+
+@pytest.mark.parametrize("first", [3, 6, 7])
+def test_a_full_disk_loses_no_earlier_checkpoint(
+    first: int, tmp_path: Path, noise_data: Path, full_disk: Callable[[int], None]
+) -> None:
+    run = options(tmp_path, noise_data, "run")
+    full_disk(first)  # recipe, three states, then last, best and the state of the epoch
+    with pytest.raises(TrainingError, match=r"the disk is full; every checkpoint .* stays: .* --resume"):
+        train_run(run)
+    assert not list(run.output.glob(".*"))
+    for path in run.output.glob("*.safetensors"):
+        assert load_file(path)
+    assert (run.output / "state.safetensors").exists()
+    assert (run.output / "last.safetensors").exists() == (first > 5)
+
+
+def test_a_run_folder_tells_what_was_run(tmp_path: Path, noise_data: Path) -> None:
+    run = options(tmp_path, noise_data, "run")
+    train_run(run)
+    validation = lines_of(run.output, "validation")
+    summary = (run.output / "summary.md").read_text(encoding="utf-8")
+    assert summary.startswith("# tiny\n\ngrefel-lite-s, method grefel, seed 0, data ")
+    rows = [line for line in summary.splitlines() if line[:3] in ("| 0", "| 1")]
+    assert [f"{line['accuracy']:.4f}" for line in validation] == [row.split(" | ")[1] for row in rows]
+    best = load_checkpoint(run.output / "best.safetensors").info["epoch"]
+    assert [" (best)" in row for row in rows] == [best == 0, best == 1]
+    environment = json.loads((run.output / "environment.jsonl").read_text(encoding="utf-8"))
+    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert head.returncode or environment["commit"].startswith(head.stdout.strip())
+    assert environment["torch"] == torch.__version__ and environment["processes"] == 1
+
+
+def test_the_state_of_a_run_has_everything_of_the_method(tmp_path: Path, noise_data: Path) -> None:
+    run = options(tmp_path, noise_data, "run")
+    seen: list[Trainer] = []
+    resume = Trainer.run
+    try:
+        Trainer.run = lambda trainer, report: (seen.append(trainer), resume(trainer, report))[1]  # type: ignore[method-assign]
+        train_run(run)
+    finally:
+        Trainer.run = resume  # type: ignore[method-assign]
+    state = load_file(run.output / "state.safetensors")
+    for part, module in (("model", seen[0].network), ("method", seen[0].method)):
+        for name, tensor in module.state_dict().items():
+            assert torch.equal(state[f"{part}.{name}"], tensor)
