@@ -168,7 +168,8 @@ def _check_present(folder: Path, faces: list[Face]) -> None:
         present = {path.name for path in folder.iterdir()}
     except OSError as error:
         raise InputError(f"{folder}: cannot be read: {error.strerror or error}") from None
-    missing = [face.path.name for face in faces if face.path.name not in present]
+    names = [str(face.path.relative_to(folder)) for face in faces]  # one that leads elsewhere is not there
+    missing = [name for name in names if name not in present]
     if missing:
         raise InputError(f"{folder}: {len(missing)} of {len(faces)} pictures missing, first {missing[0]!r}")
 

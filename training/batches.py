@@ -1,15 +1,22 @@
-"""Rows of the training set into the tensors of a batch: crops, augmentation, targets, mixing, teachers."""
+"""Rows of the training set into the tensors of a batch; and which batches cannot be made."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import torch
 from lightning.fabric import Fabric
 
+from edge_fer.errors import TrainingError
+from edge_fer.labels import LABELS
 from training.data.augment import Mixing, build_augmentation, draw_mixing
 from training.data.faces import FaceTensors
+from training.data.neighbours import NearestFaces
+from training.data.preparation import find_neighbours
 from training.data.targets import target_distribution
 from training.methods.distillation import Lessons
-from training.recipe import Recipe
+from training.methods.method import Method
+from training.options import Recipe
 
 
 class BatchMaker:
@@ -18,13 +25,16 @@ class BatchMaker:
     def __init__(self, recipe: Recipe, faces: FaceTensors, neighbours: int, fabric: Fabric) -> None:
         self.recipe, self.faces, self.device = recipe, faces, fabric.device
         self.augmentation = build_augmentation(recipe.augment).to(self.device)
-        self.neighbours = neighbours
+        # The neighbours are not erased (LDLVA: only the centre is).
+        self.around = build_augmentation(replace(recipe.augment, erase=0.0)).to(self.device)
+        labels = LABELS[: recipe.network.classes]
+        self.nearest = find_neighbours(faces, recipe.data, labels, neighbours) if neighbours else None
         self.lessons: Lessons | None = None
 
     def make(self, rows: torch.Tensor) -> dict[str, torch.Tensor]:
         """Return the fields of a `training.methods.method.Batch` of the faces (B,), and `taught` (B, E)."""
         mixup = self.recipe.augment.mixup
-        faces = self.augment(rows)
+        faces = self.augment(rows, self.augmentation)
         mixing = draw_mixing(len(rows), mixup, self.device) if mixup else None
         tensors = {
             "faces": faces if mixing is None else mixing(faces),
@@ -35,12 +45,22 @@ class BatchMaker:
         if self.lessons is not None and self.recipe.distillation.embedding:
             taught = self.lessons.embeddings[rows].to(self.device)
             tensors["taught"] = taught if mixing is None else mixing(taught)
-        return tensors
+        return tensors if self.nearest is None else tensors | self.neighbours(rows, self.nearest)
 
-    def augment(self, rows: torch.Tensor) -> torch.Tensor:
-        """Return the augmented faces (B, 3, S, S) in 0..1."""
+    def neighbours(self, rows: torch.Tensor, nearest: NearestFaces) -> dict[str, torch.Tensor]:
+        """Return the fields of `training.methods.method.Neighbours`."""
+        around = nearest.rows[rows]
+        faces = self.augment(around.flatten(), self.around)
+        return {
+            "neighbour_faces": faces.unflatten(0, around.shape),
+            "neighbour_labels": self.faces.labels[around].to(self.device),
+            "similarity": nearest.similarity[rows].to(self.device),
+        }
+
+    def augment(self, rows: torch.Tensor, augmentation: torch.nn.Module) -> torch.Tensor:
+        """Return the augmented faces (R, 3, S, S) in 0..1."""
         crops = self.faces.crops[rows].to(self.device)
-        faces: torch.Tensor = self.augmentation(crops.permute(0, 3, 1, 2).float() / 255.0)
+        faces: torch.Tensor = augmentation(crops.permute(0, 3, 1, 2).float() / 255.0)
         return faces.clamp(0.0, 1.0)
 
     def targets(self, rows: torch.Tensor, mixing: Mixing | None) -> torch.Tensor:
@@ -57,3 +77,38 @@ class BatchMaker:
                 self.lessons.probabilities[rows].to(self.device), self.recipe.distillation.share
             )
         return target if mixing is None else mixing(target)
+
+
+def check_batch(recipe: Recipe, faces: int, processes: int) -> None:
+    """Refuse a batch that is larger than the faces, or that does not come out even.
+
+    Raises:
+        TrainingError: in either case.
+    """
+    options = recipe.optimiser
+    if faces < options.batch_size:
+        raise TrainingError(f"expected at least one batch of {options.batch_size} faces, got {faces} faces")
+    parts = options.accumulate * processes
+    if options.batch_size % parts or options.batch_size // parts < 2:
+        raise TrainingError(
+            f"expected optimiser.batch_size as a multiple of {parts} ({processes} processes times accumulate "
+            f"{options.accumulate}) with 2 faces or more in each part, got {options.batch_size}"
+        )
+    if options.minutes and processes > 1:
+        raise TrainingError(
+            "expected one process where optimiser.minutes is set; each has a clock of its own"
+        )
+
+
+def check_parts(recipe: Recipe, method: Method) -> None:
+    """Refuse parts where the method updates something of its own after a step, from the faces it saw last.
+
+    Raises:
+        TrainingError: accumulate is above 1 for such a method.
+    """
+    updates = type(method).after_step is not Method.after_step
+    if updates and recipe.optimiser.accumulate > 1:
+        raise TrainingError(
+            f"expected optimiser.accumulate = 1 with {method.name}, which updates its centres from whole "
+            f"batches, got {recipe.optimiser.accumulate}"
+        )

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from edge_fer.cli_errors import guarded
-from edge_fer.errors import InputError, MissingPackageError
+from edge_fer.errors import MissingPackageError
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -18,7 +18,10 @@ app = typer.Typer(no_args_is_help=True)
 def train(
     recipe: Annotated[Path, typer.Option(help="TOML recipe, see training/recipes.")],
     data: Annotated[
-        str, typer.Option(help="ferplus:DIR, or a folder with train/ and valid/ (a folder per class each).")
+        str,
+        typer.Option(
+            help="LAYOUT:DIR (ferplus, rafdb, …), or a folder with train/ and valid/, a folder per class each."
+        ),
     ],
     output: Annotated[Path, typer.Option(help="Run folder: metrics, checkpoints, resumable state.")],
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
@@ -31,6 +34,12 @@ def train(
     teacher: Annotated[
         list[Path] | None,
         typer.Option(help="Checkpoint to learn from, for a [distillation]; several: their mean."),
+    ] = None,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Leave out pictures that cannot be read; they are listed.")
+    ] = False,
+    cache: Annotated[
+        Path | None, typer.Option(help="Folder for decoded crops, which later runs read at once.")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where the run was stopped.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
@@ -51,19 +60,7 @@ def train(
             resume=resume,
             start=start,
             teachers=tuple(teacher or ()),
+            skip_bad=skip_bad,
+            cache=cache,
         )
     )
-
-
-def split_data(data: str) -> tuple[str, str]:
-    """Return the DATA of the training and of the validation split.
-
-    Raises:
-        InputError: neither the FER+ layout nor a folder with train/ and valid/.
-    """
-    if data.startswith("ferplus:"):
-        return f"{data}:train", f"{data}:valid"
-    root = Path(data)
-    if (root / "train").is_dir() and (root / "valid").is_dir():
-        return str(root / "train"), str(root / "valid")
-    raise InputError(f"{data}: expected ferplus:DIR or a folder that holds train/ and valid/")

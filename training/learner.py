@@ -10,6 +10,15 @@ from training.methods.method import Batch, Method, Moment, Neighbours, Terms
 from training.models import ExpressionNetwork, HeadOutput
 
 
+class Parcel:
+    """The tensors of a batch, which wrappers leave as they are: bfloat16 would round the targets."""
+
+    __slots__ = ("tensors",)
+
+    def __init__(self, tensors: dict[str, torch.Tensor]) -> None:
+        self.tensors = tensors
+
+
 class Learner(nn.Module):
     """What is trained: the loss of a method on a network, and what teachers add to it.
 
@@ -24,8 +33,9 @@ class Learner(nn.Module):
         self.embedding_weight = embedding_weight
         self.moment = Moment(epoch=0, epochs=1, step=0, steps=1)
 
-    def forward(self, tensors: dict[str, torch.Tensor]) -> Terms:
-        """Return the loss terms; `tensors` are the fields of a Batch, its neighbours' and `taught` (B, E)."""
+    def forward(self, parcel: Parcel) -> Terms:
+        """Return the loss terms; in the parcel are the fields of a Batch, its neighbours' and `taught` (B, E)."""
+        tensors = parcel.tensors
         batch = assemble(tensors)
         if "taught" not in tensors:
             return self.method(self.network, batch, self.moment)  # type: ignore[no-any-return]
@@ -38,7 +48,7 @@ class Learner(nn.Module):
 
 
 def assemble(tensors: dict[str, torch.Tensor]) -> Batch:
-    """Return the batch that `tensors` hold; a dict is what wrappers for devices can look into."""
+    """Return the batch that `tensors` hold."""
     neighbours = None
     if "neighbour_faces" in tensors:
         neighbours = Neighbours(

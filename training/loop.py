@@ -17,24 +17,29 @@ from torch import nn
 from edge_fer.errors import TrainingError
 from edge_fer.preprocess import CropSpec
 from training.averaging import WeightAverage
-from training.batches import BatchMaker
-from training.data.faces import FaceTensors, batches, epoch_order
+from training.batches import BatchMaker, check_batch, check_parts
+from training.data.faces import FaceTensors
+from training.data.order import batches, epoch_order
 from training.evaluation import Evaluation, embed, evaluate
-from training.learner import Learner, assemble
+from training.learner import Learner, Parcel, assemble
 from training.methods import METHODS, name_of
 from training.methods.distillation import Lessons
 from training.methods.method import Method, Moment, Terms, TrainingSet
 from training.models import DEFAULTS, ExpressionNetwork, build_from_spec, calibrated
 from training.models.checkpoint import save_checkpoint
 from training.optimiser import at_sharpest, build_optimiser, kept_statistics, set_rates
-from training.recipe import Recipe
+from training.options import Recipe
 from training.run import Progress, RunFolder
 
 Report = Callable[[Progress, "dict[str, object]"], None]
 
 
 def build_network(recipe: Recipe) -> ExpressionNetwork:
-    """Build the recipe's network with weights from its seed."""
+    """Build the recipe's network with weights from its seed.
+
+    Raises:
+        TrainingError: head, encoder and input size do not go together.
+    """
     options = recipe.network
     default = DEFAULTS[options.model]
     spec = replace(
@@ -50,7 +55,10 @@ def build_network(recipe: Recipe) -> ExpressionNetwork:
         printed_order=options.printed_order,
     )
     torch.manual_seed(recipe.optimiser.seed)
-    return build_from_spec(spec)
+    try:
+        return build_from_spec(spec)
+    except ValueError as error:
+        raise TrainingError(f"{recipe.name}: {error}") from error
 
 
 def build_method(recipe: Recipe, network: ExpressionNetwork, faces: FaceTensors) -> Method:
@@ -72,10 +80,10 @@ class Trainer:
         fabric: Fabric,
     ) -> None:
         options = recipe.optimiser
-        check_batch(recipe, len(train), fabric.world_size)
+        self.recipe, self.train_faces, self.valid_faces = recipe, train, valid
+        check_batch(recipe, len(self.order(0)), fabric.world_size)
         torch.use_deterministic_algorithms(True, warn_only=fabric.device.type != "cpu")
-        self.recipe, self.crop, self.folder, self.fabric = recipe, crop, folder, fabric
-        self.train_faces, self.valid_faces = train, valid
+        self.crop, self.folder, self.fabric = crop, folder, fabric
         self.network = build_network(recipe)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = WeightAverage(self.network, options.average) if options.average else None
@@ -95,7 +103,7 @@ class Trainer:
             self.average.network.to(fabric.device)
         self.start: str | None = None
         self.teachers: tuple[str, ...] = ()
-        self.batches_per_epoch = len(train) // options.batch_size
+        self.batches_per_epoch = len(self.order(0)) // options.batch_size
         self.progress = Progress()
 
     @property
@@ -177,7 +185,7 @@ class Trainer:
     def run_epoch(self, report: Report) -> None:
         """Train the rest of the current epoch."""
         options, epoch = self.recipe.optimiser, self.progress.epoch
-        order = epoch_order(len(self.train_faces), options.seed, epoch)
+        order = self.order(epoch)
         if self.progress.batch == 0 and self.begin_epoch(order) and self.average is not None:
             self.average.restart(self.network)
         self.model.train()
@@ -204,6 +212,13 @@ class Trainer:
                 started = logged = time.perf_counter()
             if self.out_of_time:
                 return
+
+    def order(self, epoch: int) -> torch.Tensor:
+        """Return the rows of an epoch in their order."""
+        faces, recipe = self.train_faces, self.recipe
+        return epoch_order(
+            faces.labels, recipe.optimiser.seed, epoch, recipe.data.sampling(), groups=faces.groups
+        )
 
     def begin_epoch(self, order: torch.Tensor) -> bool:
         """Let the method prepare the epoch; return whether it changed the network."""
@@ -272,7 +287,7 @@ class Trainer:
             tensors = self.parts.make(part)
             unfinished = count < len(own)
             with self.fabric.no_backward_sync(self.model) if unfinished else nullcontext():  # type: ignore[arg-type]
-                terms: Terms = self.model(tensors)
+                terms: Terms = self.model(Parcel(tensors))
                 self.fabric.backward(terms["total"] / len(own))
             bad = [name for name, value in terms.items() if not torch.isfinite(value)]
             if bad:
@@ -335,6 +350,7 @@ class Trainer:
             "epoch": epoch,
             "step": self.progress.step,
             **asdict(figures),
+            "faces": self.batches_per_epoch * self.recipe.optimiser.batch_size,
             "warnings": self.method.warnings(figures, self.network, epoch),
         }
         better = figures.accuracy > self.progress.best_accuracy
@@ -371,38 +387,3 @@ def freeze_norms(network: nn.Module) -> None:
     for module in network.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.eval()
-
-
-def check_batch(recipe: Recipe, faces: int, processes: int) -> None:
-    """Refuse a batch that is larger than the faces, or that does not come out even.
-
-    Raises:
-        TrainingError: in either case.
-    """
-    options = recipe.optimiser
-    if faces < options.batch_size:
-        raise TrainingError(f"expected at least one batch of {options.batch_size} faces, got {faces} faces")
-    parts = options.accumulate * processes
-    if options.batch_size % parts or options.batch_size // parts < 2:
-        raise TrainingError(
-            f"expected optimiser.batch_size as a multiple of {parts} ({processes} processes times accumulate "
-            f"{options.accumulate}) with 2 faces or more in each part, got {options.batch_size}"
-        )
-    if options.minutes and processes > 1:
-        raise TrainingError(
-            "expected one process where optimiser.minutes is set; each has a clock of its own"
-        )
-
-
-def check_parts(recipe: Recipe, method: Method) -> None:
-    """Refuse parts where the method updates something of its own after a step, from the faces it saw last.
-
-    Raises:
-        TrainingError: accumulate is above 1 for such a method.
-    """
-    updates = type(method).after_step is not Method.after_step
-    if updates and recipe.optimiser.accumulate > 1:
-        raise TrainingError(
-            f"expected optimiser.accumulate = 1 with {method.name}, which updates its centres from whole "
-            f"batches, got {recipe.optimiser.accumulate}"
-        )

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from training.recipe import OptimiserOptions, Rates
+from training.options import OptimiserOptions, Rates
 
 
 def build_optimiser(

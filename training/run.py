@@ -13,7 +13,7 @@ from safetensors.torch import save
 from edge_fer.errors import TrainingError
 from training.methods.distillation import Lessons
 from training.models.checkpoint import read_safetensors, replace_file
-from training.recipe import Recipe
+from training.options import Recipe
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

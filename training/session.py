@@ -16,8 +16,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from edge_fer.errors import TrainingError
 from edge_fer.preprocess import CropSpec
-from training.commands import split_data
-from training.data.faces import FaceTensors, drop_duplicates, load_faces
+from training.data.faces import FaceTensors, LoadOptions, drop_duplicates, load_faces
+from training.data.labelled import split_data
+from training.data.preparation import prepare
 from training.devices import build_fabric, choose_device
 from training.environment import describe_environment
 from training.loop import Trainer, build_network
@@ -25,20 +26,47 @@ from training.methods.distillation import Lessons, agree, teach
 from training.models import ExpressionNetwork
 from training.models.checkpoint import HEADER, Checkpoint, load_checkpoint, read_safetensors
 from training.models.recognition import RecognitionEncoder, load_recognition
-from training.recipe import Recipe, load_recipe
+from training.options import Recipe
+from training.recipe import load_recipe
 from training.run import Origin, RunFolder
 from training.run import Progress as RunProgress
 from training.summary import write_summary
 
 
-def load_splits(data: str, crop: CropSpec, classes: int, console: Console) -> tuple[FaceTensors, FaceTensors]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainOptions:
+    """What `train` is asked for."""
+
+    recipe_path: Path
+    data: str
+    output: Path
+    device: str = "auto"
+    resume: bool = False
+    start: Path | None = None
+    teachers: tuple[Path, ...] = ()
+    skip_bad: bool = False
+    cache: Path | None = None
+
+
+def load_splits(
+    options: TrainOptions, recipe: Recipe, crop: CropSpec, console: Console
+) -> tuple[FaceTensors, FaceTensors]:
     """Read both splits; training faces whose pixels are also validation faces are dropped."""
-    train_data, valid_data = split_data(data)
-    valid = load_faces(valid_data, crop, classes)
-    every = load_faces(train_data, crop, classes)
-    train = drop_duplicates(every, valid)
-    dropped = len(every) - len(train)
-    console.print(f"{len(train)} training faces ({dropped} duplicates dropped), {len(valid)} for validation")
+    train_data, valid_data = split_data(options.data)
+    classes = recipe.network.classes
+
+    def tell(line: str) -> None:
+        console.print(line, highlight=False, markup=False)
+
+    how = LoadOptions(skip_bad=options.skip_bad, cache=options.cache, report=tell)
+    valid = load_faces(valid_data, crop, classes, how)
+    every = load_faces(train_data, crop, classes, how)
+    different = drop_duplicates(every, valid)
+    train = prepare(different, recipe.data, classes)
+    dropped = len(every) - len(different)
+    tell(f"{len(train)} training faces ({dropped} duplicates dropped), {len(valid)} for validation")
+    if len(train) < len(different):
+        tell(f"of each class, as the recipe asks for: {torch.bincount(train.labels).tolist()}")
     return train, valid
 
 
@@ -99,7 +127,11 @@ def load_teachers(paths: Sequence[Path], recipe: Recipe) -> tuple[Checkpoint, ..
 
 
 def judge(
-    teachers: Sequence[Checkpoint], faces: FaceTensors, data: str, device: torch.device, console: Console
+    teachers: Sequence[Checkpoint],
+    faces: FaceTensors,
+    options: TrainOptions,
+    fabric: Fabric,
+    console: Console,
 ) -> Lessons:
     """Return what the teachers say of the training faces, each at the size it was trained for.
 
@@ -112,27 +144,14 @@ def judge(
         console.print(f"{network.spec.model} teaches, at {teacher.crop.size} pixels")
         seen = faces
         if teacher.crop.size != faces.crops.shape[1]:
-            seen, _ = load_splits(data, teacher.crop, len(network.spec.labels), console)
+            seen, _ = load_splits(options, load_recipe(options.recipe_path), teacher.crop, console)
         if not torch.equal(seen.labels, faces.labels):
             raise TrainingError(
                 f"expected the {len(faces)} training faces at {teacher.crop.size} pixels too, got "
                 f"{len(seen)}; some are duplicates at one size only: take a teacher of the same size"
             )
-        answers.append(teach(network, seen.crops, device))
+        answers.append(teach(network, seen.crops, fabric.device))
     return agree(answers)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrainOptions:
-    """What `train` is asked for."""
-
-    recipe_path: Path
-    data: str
-    output: Path
-    device: str = "auto"
-    resume: bool = False
-    start: Path | None = None
-    teachers: tuple[Path, ...] = ()
 
 
 def train_run(options: TrainOptions) -> None:
@@ -170,7 +189,7 @@ def train_in(options: TrainOptions) -> None:
     fabric = build_fabric(device, recipe.optimiser.precision)
     console = Console(stderr=True, quiet=not fabric.is_global_zero)
     crop = recipe.crop.spec(build_network(recipe).spec.input_size)
-    train, valid = load_splits(options.data, crop, recipe.network.classes, console)
+    train, valid = load_splits(options, recipe, crop, console)
     trainer = Trainer(recipe, train, valid, crop, folder, fabric)
     if first is not None:
         trainer.start_from(first.network, first.sha256)
@@ -200,7 +219,7 @@ def lessons_of(
     """Return the teachers' answers from the run folder, written there before by one process."""
     folder = RunFolder(options.output)
     if fabric.is_global_zero and folder.load_lessons() is None:
-        folder.save_lessons(judge(teachers, train, options.data, fabric.device, console))
+        folder.save_lessons(judge(teachers, train, options, fabric, console))
     fabric.barrier()
     lessons = folder.load_lessons()
     assert lessons is not None

@@ -24,7 +24,7 @@ from training.data.faces import FaceTensors
 from training.devices import build_fabric, choose_device
 from training.loop import Trainer
 from training.models import DEFAULTS, build
-from training.recipe import NetworkOptions, OptimiserOptions, Recipe
+from training.options import NetworkOptions, OptimiserOptions, Recipe
 from training.run import RunFolder
 
 
@@ -36,7 +36,7 @@ def multiply_adds(name: str) -> float:
         network = build(name).eval()
         faces = torch.zeros(1, 3, network.spec.input_size, network.spec.input_size)
     with FlopCounterMode(display=False) as counter:
-        network(faces)
+        network.forward_features(faces)  # the head is next to nothing
     return counter.get_total_flops() / 2
 
 

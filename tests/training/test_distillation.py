@@ -15,12 +15,13 @@ from edge_fer.preprocess import CropSpec
 from training.data.augment import AugmentOptions, Mixing
 from training.data.faces import FaceTensors, load_faces
 from training.devices import build_fabric
+from training.learner import Parcel
 from training.loop import Trainer
 from training.methods.distillation import DistillationOptions, Lessons, agree, embedding_loss, teach
 from training.methods.grefel import GrefelOptions
 from training.models import ExpressionNetwork, HeadOutput, build
 from training.models.checkpoint import load_checkpoint, save_checkpoint
-from training.recipe import NetworkOptions, OptimiserOptions, Recipe
+from training.options import NetworkOptions, OptimiserOptions, Recipe
 from training.run import RunFolder
 from training.session import TrainOptions, train_run
 
@@ -133,7 +134,9 @@ def test_the_teacher_is_in_the_targets_and_in_the_total(
     said: list[HeadOutput] = []
     trainer.network.head.register_forward_hook(lambda *call: said.append(call[-1]))
     share = np.array([[0.6, 0.4], [0.1, 0.9]]) if mixed else np.eye(2)
-    terms = trainer.learner(trainer.parts.make(chosen))  # the first epoch: the primary distribution alone
+    terms = trainer.learner(
+        Parcel(trainer.parts.make(chosen))
+    )  # the first epoch: the primary distribution alone
     output = said[0]
     own = np.eye(3) if votes is None else (votes / votes.sum(dim=1, keepdim=True)).numpy()
     target = share @ (0.7 * own[[2, 0]] + 0.3 * answers.probabilities.numpy()[[2, 0]])

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from training.optimiser import at_sharpest, build_optimiser, kept_statistics, learning_rate, set_rates
-from training.recipe import OptimiserOptions
+from training.options import OptimiserOptions
 
 
 def test_the_exponential_rate_falls_with_every_epoch() -> None:

@@ -27,7 +27,7 @@ from training.learner import Learner
 from training.methods.method import Terms
 from training.models.checkpoint import load_checkpoint
 from training.optimiser import learning_rate
-from training.recipe import OptimiserOptions
+from training.options import OptimiserOptions
 from training.run import RunFolder
 from training.session import TrainOptions, train_run
 

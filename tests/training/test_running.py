@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 
 from edge_fer.errors import TrainingError
 from training.data.augment import AugmentOptions
-from training.learner import Learner
+from training.learner import Learner, Parcel
 from training.loop import Trainer
 from training.models.checkpoint import load_checkpoint
 from training.session import TrainOptions, train_run
@@ -156,7 +156,7 @@ def test_sharpness_changes_what_is_learnt_and_not_the_statistics(tmp_path: Path,
 def test_memory_that_runs_out_suggests_parts(
     tmp_path: Path, noise_data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def greedy(learner: Learner, tensors: dict[str, torch.Tensor]) -> None:
+    def greedy(learner: Learner, parcel: Parcel) -> None:
         torch.empty(1 << 60, dtype=torch.uint8)  # a real refusal of the allocator
 
     monkeypatch.setattr(Learner, "forward", greedy)

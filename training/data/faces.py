@@ -2,41 +2,91 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 
 from edge_fer.errors import InputError
-from edge_fer.faces import FaceSet, face_hash, load_crops, read_data
+from edge_fer.faces import FaceSet, face_hash
 from edge_fer.preprocess import CropSpec
+from training.data.cache import Crops, cached, decode_all
+from training.data.labelled import read_labelled
+
+IN_MEMORY = 2 << 30  # bytes of crops; a larger set of the cache stays a mapped file, and so do parts of it
+NAMED = 3  # broken pictures that one line names
+_CHUNK = 256
 
 
 @dataclass(frozen=True, slots=True)
 class FaceTensors:
-    """Crops (N, S, S, 3) uint8 RGB, labels (N,) int64, votes (N, C) float32 or None."""
+    """N faces of C classes.
+
+    Attributes:
+        crops: (N, S, S, 3) uint8 RGB.
+        labels: (N,) int64.
+        votes: (N, C) float32 or None.
+        valence_arousal: (N, 2) float32 in -1..1, NaN where not annotated; None: of no face.
+        groups: (N,) int64, which video each is of, from 0; None: no videos.
+        folder: where the crops are mapped from; None: they are in memory.
+    """
 
     crops: torch.Tensor
     labels: torch.Tensor
     votes: torch.Tensor | None
+    valence_arousal: torch.Tensor | None = None
+    groups: torch.Tensor | None = None
+    folder: Path | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
 
+    def take(self, rows: torch.Tensor) -> FaceTensors:
+        """Return the faces of these rows (R,) int64, in this order."""
+        if len(rows) == len(self) and torch.equal(rows, torch.arange(len(self))):
+            return self
+        optional = (self.votes, self.valence_arousal, self.groups)
+        votes, valence_arousal, groups = (None if some is None else some[rows] for some in optional)
+        crops = self.crops[rows] if self.folder is None else _mapped_rows(self.crops, rows, self.folder)
+        return FaceTensors(crops, self.labels[rows], votes, valence_arousal, groups, self.folder)
 
-def load_faces(data: str, crop: CropSpec, classes: int) -> FaceTensors:
-    """Read DATA into memory.
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadOptions:
+    """How faces are loaded.
+
+    Attributes:
+        skip_bad: leave pictures out that cannot be read; they are reported.
+        cache: folder of decoded crops; None: they are decoded every time.
+        in_memory: bytes of crops up to which what the cache holds is read into memory.
+        report: is told what was left out, a line each.
+        progress: is told how many faces of how many are decoded.
+    """
+
+    skip_bad: bool = False
+    cache: Path | None = None
+    in_memory: int = IN_MEMORY
+    report: Callable[[str], None] = lambda line: None
+    progress: Callable[[int, int], None] = lambda done, total: None
+
+
+def load_faces(data: str, crop: CropSpec, classes: int, options: LoadOptions | None = None) -> FaceTensors:
+    """Read DATA.
 
     Args:
-        data: what `edge_fer.faces.read_data` takes.
+        data: what `training.data.labelled.read_labelled` takes.
         crop: how a face is cut; only the whole-picture path is used.
         classes: faces with a label beyond the network's classes are dropped.
+        options: how.
 
     Raises:
-        InputError: unreadable data, or faces without labels.
+        InputError: unreadable data, faces without labels, or pictures that cannot be read.
     """
-    faces = read_data(data)
+    options = options or LoadOptions()
+    faces = read_labelled(data)
     unlabelled = sum(face.label is None for face in faces.faces)
     if unlabelled:
         raise InputError(
@@ -46,33 +96,96 @@ def load_faces(data: str, crop: CropSpec, classes: int) -> FaceTensors:
     if not kept:
         raise InputError(f"{data}: expected faces of the first {classes} labels, got none")
     faces = FaceSet(faces.name, faces.labels, kept, faces.note)
+    loaded = _crops(faces, crop, options)
+    mapped = options.cache is not None and loaded.pixels.nbytes > options.in_memory
+    pixels = loaded.pixels if mapped or options.cache is None else np.array(loaded.pixels)
     votes = [face.votes for face in kept if face.votes is not None]
-    return FaceTensors(
-        torch.from_numpy(load_crops(faces, crop)),
+    tensors = FaceTensors(
+        torch.from_numpy(pixels),
         torch.tensor([face.label for face in kept], dtype=torch.int64),
         torch.tensor(np.asarray(votes, np.float32)[:, :classes]) if len(votes) == len(kept) else None,
+        _valence_arousal(faces),
+        _groups(faces),
+        options.cache if mapped else None,
     )
+    return tensors.take(_sound_rows(data, loaded, options))
 
 
-def drop_duplicates(faces: FaceTensors, others: FaceTensors) -> FaceTensors:
-    """Return `faces` without those whose pixels also occur in `others`, or earlier in `faces`."""
-    seen = {face_hash(crop) for crop in others.crops.numpy()}
+def drop_duplicates(faces: FaceTensors, *others: FaceTensors) -> FaceTensors:
+    """Return `faces` without those whose pixels also occur in one of `others`, or earlier in `faces`."""
+    seen = {face_hash(crop) for other in others for crop in other.crops.numpy()}
     keep = []
     for index, crop in enumerate(faces.crops.numpy()):
         digest = face_hash(crop)
         if digest not in seen:
             seen.add(digest)
             keep.append(index)
-    votes = None if faces.votes is None else faces.votes[keep]
-    return FaceTensors(faces.crops[keep], faces.labels[keep], votes)
+    return faces.take(torch.tensor(keep, dtype=torch.int64))
 
 
-def epoch_order(count: int, seed: int, epoch: int) -> torch.Tensor:
-    """Return the permutation of one epoch; a function of seed and epoch alone, so that resuming is exact."""
-    return torch.randperm(count, generator=torch.Generator().manual_seed(seed * 100_003 + epoch))
+def _crops(faces: FaceSet, crop: CropSpec, options: LoadOptions) -> Crops:
+    paths = [face.path for face in faces.faces]
+
+    def advance(done: int) -> None:
+        options.progress(done, len(paths))
+
+    if options.cache is None:
+        return decode_all(paths, crop, advance)
+    return cached(paths, crop, options.cache, advance, options.report)
 
 
-def batches(order: torch.Tensor, batch_size: int, first: int) -> Iterator[tuple[int, torch.Tensor]]:
-    """Yield (batch number, indices) from batch `first` on; an incomplete last batch is left out."""
-    for number in range(first, len(order) // batch_size):
-        yield number, order[number * batch_size : (number + 1) * batch_size]
+def _sound_rows(data: str, loaded: Crops, options: LoadOptions) -> torch.Tensor:
+    bad, count = loaded.bad, len(loaded.pixels)
+    if bad and not options.skip_bad:
+        first = "; ".join(list(bad.values())[:NAMED])
+        raise InputError(
+            f"{data}: {len(bad)} of {count} pictures cannot be read ({first}); --skip-bad leaves them out"
+        )
+    if len(bad) == count:
+        raise InputError(f"{data}: none of the {count} pictures can be read")
+    for reason in bad.values():
+        options.report(f"left out: {reason}")
+    if bad:
+        options.report(f"{data}: {len(bad)} of {count} pictures left out that cannot be read")
+    return torch.tensor([row for row in range(count) if row not in bad])
+
+
+def _valence_arousal(faces: FaceSet) -> torch.Tensor | None:
+    if not any("valence" in face.columns for face in faces.faces):
+        return None
+    values = torch.full((len(faces.faces), 2), torch.nan)
+    for row, face in enumerate(faces.faces):
+        texts = [face.columns.get(column, "") for column in ("valence", "arousal")]
+        if not all(texts):
+            continue
+        try:
+            pair = [float(text) for text in texts]
+        except ValueError:
+            pair = [torch.nan]
+        if not all(-1 <= value <= 1 for value in pair):
+            raise InputError(f"{face.path}: expected valence and arousal of -1 to 1, got {', '.join(texts)}")
+        values[row] = torch.tensor(pair)
+    return values
+
+
+def _groups(faces: FaceSet) -> torch.Tensor | None:
+    videos = [face.columns.get("video", "") for face in faces.faces]
+    if not all(videos):
+        return None
+    numbers = {video: number for number, video in enumerate(sorted(set(videos)))}
+    return torch.tensor([numbers[video] for video in videos])
+
+
+def _mapped_rows(crops: torch.Tensor, rows: torch.Tensor, folder: Path) -> torch.Tensor:
+    """Copy rows into a file without a name, which goes when nothing maps it any more."""
+    if not len(rows):
+        return crops[rows]
+    shape = (len(rows), *crops.shape[1:])
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            for start in range(0, len(rows), _CHUNK):
+                file.write(crops[rows[start : start + _CHUNK]].numpy().tobytes())
+            file.flush()
+            return torch.from_numpy(np.memmap(file, np.uint8, mode="r+", shape=shape))
+    except OSError as error:
+        raise InputError(f"{folder}: a part of the faces cannot be written: {error.strerror}") from None
