@@ -36,6 +36,6 @@ class FusedGraph(nn.Module):
         faces = (image.permute(0, 3, 1, 2).float() - self.mean) * self.scale
         # The network's own forward keeps autocast away from the head; here everything is float32, and in that
         # block the exporter would forget which of the head's modules a node comes from.
-        output = self.network.head(self.network.forward_features(faces))
+        output = self.network.head(self.network.head_input(faces))
         reliability = confidence(output.probabilities)
         return output.probabilities, output.primary, reliability, output.embedding

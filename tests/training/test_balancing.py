@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 
 from training.models import build, calibrated
 from training.models.balancing import (
-    LinearHead,
     ReliabilityBalancing,
     confidence,
     first_weight,
     mix,
 )
+from training.models.heads import LinearHead
 
 Array = NDArray[np.float64]
 DIM = 12

@@ -9,9 +9,9 @@ from contextlib import contextmanager
 import pytest
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from edge_fer.labels import LABELS
+from tests.training.counting import count, multiply_adds
 from tests.training.grefel_reference import encode, position_bias, weight_by_rule
 from training.models import DEFAULTS, ExpressionNetwork, MapEncoder, build, build_from_spec, calibrated
 from training.models.cross_attention import (
@@ -21,6 +21,7 @@ from training.models.cross_attention import (
     partition_windows,
     relative_position_index,
 )
+from training.models.grefel_lite import SIZES
 from training.models.network import NetworkSpec
 
 
@@ -46,12 +47,6 @@ def blueprint() -> ExpressionNetwork:
     """The published encoder under POSTER++'s head, without storage: for counting and shapes."""
     with torch.device("meta"):
         return build("grefel", classes=7, input_size=224, head="linear").eval()
-
-
-def count(*modules: nn.Module | nn.Parameter) -> int:
-    return sum(
-        sum(p.numel() for p in m.parameters()) if isinstance(m, nn.Module) else m.numel() for m in modules
-    )
 
 
 def test_the_published_encoder_has_its_published_size(blueprint: ExpressionNetwork) -> None:
@@ -109,13 +104,6 @@ def test_the_ladder_has_its_sizes(name: str, least: int, most: int, work: float)
     assert network.spec.model == name
     assert least <= count(network) <= most
     assert multiply_adds(network, torch.zeros(1, 3, 64, 64)) <= work
-
-
-def multiply_adds(network: Callable[[torch.Tensor], object], images: torch.Tensor) -> int:
-    counter = FlopCounterMode(display=False)
-    with counter, torch.inference_mode():
-        network(images)
-    return counter.get_total_flops() // 2
 
 
 SHAPES = {
@@ -312,7 +300,7 @@ def test_drop_path_drops_whole_samples_only_while_training() -> None:
     assert float(kept.mean()) == pytest.approx(1.0, abs=0.05)
 
 
-@pytest.mark.parametrize("name", sorted(DEFAULTS))
+@pytest.mark.parametrize("name", ["grefel", *SIZES, "mobilefacenet"])
 def test_a_sample_gives_the_same_alone_and_in_any_batch(name: str, grefel: ExpressionNetwork) -> None:
     network = grefel if name == "grefel" else ruled(build(name))
     images = faces(3, network.spec.input_size, seed=5)
@@ -352,7 +340,10 @@ def test_grefel_lite_reads_luma_only() -> None:
         ({"name": "resnet"}, f"expected one of {', '.join(sorted(DEFAULTS))}, got network 'resnet'"),
         ({"name": "grefel-lite", "classes": 9}, "expected 2 to 8 classes, got 9"),
         ({"name": "grefel-lite", "classes": 1}, "expected 2 to 8 classes, got 1"),
-        ({"name": "grefel-lite", "head": "dense"}, "expected head balanced or linear, got 'dense'"),
+        (
+            {"name": "grefel-lite", "head": "dense"},
+            "expected head balanced, dan, linear, rul or scaled, got 'dense'",
+        ),
         ({"name": "grefel", "resize_mode": "cubic"}, "expected resize_mode nearest or bilinear, got 'cubic'"),
     ],
 )

@@ -7,6 +7,7 @@ from training.models.encoder import MapEncoder
 from training.models.network import (
     DEFAULTS,
     ENCODERS,
+    HEADS,
     ExpressionNetwork,
     NetworkSpec,
     build,
@@ -18,6 +19,7 @@ from training.models.network import (
 __all__ = [
     "DEFAULTS",
     "ENCODERS",
+    "HEADS",
     "ExpressionNetwork",
     "HeadOutput",
     "MapEncoder",

@@ -7,7 +7,7 @@ over all anchors, per-sample attentive correction, guarded square roots and divi
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import nn
@@ -114,6 +114,8 @@ class ReliabilityBalancing(nn.Module):
     (Guo et al. 2017): labels stay, probabilities become as sure as they are right.
     """
 
+    takes_map: ClassVar[bool] = False
+
     def __init__(
         self,
         dim: int,
@@ -180,19 +182,3 @@ class ReliabilityBalancing(nn.Module):
         by_attention = self.attentive_correction(embedding)
         weight = first_weight(confidence(by_anchor), confidence(by_attention))
         return by_anchor, distances, mix(by_anchor, by_attention, weight), weight
-
-
-class LinearHead(nn.Module):
-    """POSTER++'s head: one linear layer; `probabilities` equal `primary`, both with the temperature."""
-
-    def __init__(self, dim: int, classes: int, *, temperature: float = 1.0) -> None:
-        super().__init__()
-        self.temperature = temperature
-        self.linear = nn.Linear(dim, classes)
-
-    def forward(self, embedding: torch.Tensor) -> HeadOutput:
-        """Map e (B, D) to softmax((W e + b) / T)."""
-        logits = self.linear(embedding)
-        primary = (logits if self.temperature == 1.0 else logits / self.temperature).softmax(dim=-1)
-        none = torch.zeros(embedding.shape[0], device=embedding.device)
-        return HeadOutput(primary, primary, embedding, none, none, None, None, logits)

@@ -80,7 +80,8 @@ def partition_windows(x: torch.Tensor, window: int) -> torch.Tensor:
     batch, height, width, dim = x.shape
     if (height, width) == (window, window):
         return x.reshape(batch, window * window, dim)
-    x = x.reshape(batch, height // window, window, width // window, window, dim).transpose(2, 3)
+    # The rows of a window lie `window * dim` values apart: four axes suffice.
+    x = x.reshape(-1, window, width // window, window * dim).transpose(1, 2)
     return x.reshape(-1, window * window, dim)
 
 
@@ -89,7 +90,7 @@ def merge_windows(windows: torch.Tensor, height: int, width: int, window: int) -
     dim = windows.shape[-1]
     if (height, width) == (window, window):
         return windows.reshape(-1, height, width, dim)
-    x = windows.reshape(-1, height // window, width // window, window, window, dim).transpose(2, 3)
+    x = windows.reshape(-1, width // window, window, window * dim).transpose(1, 2)
     return x.reshape(-1, height, width, dim)
 
 

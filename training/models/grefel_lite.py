@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from training.models.encoder import MapEncoder
+from training.models.encoder import MapEncoder, halved
+from training.models.layers import ConvNorm, initialise_convolutions
 
 # ITU-R BT.601 luma. The data it is trained on is gray; reading luma makes colour photos look the same to it.
 LUMA = (0.299, 0.587, 0.114)
@@ -32,16 +33,6 @@ SIZES = {
     "grefel-lite": LiteSize((32, 80, 160), (2, 2, 2)),
     "grefel-lite-l": LiteSize((48, 128, 256), (2, 2, 2)),
 }
-
-
-class ConvNorm(nn.Sequential):
-    """3x3 (or 1x1) convolution without bias and BatchNorm."""
-
-    def __init__(self, channels_in: int, channels: int, kernel: int = 3, stride: int = 1) -> None:
-        super().__init__(
-            nn.Conv2d(channels_in, channels, kernel, stride, kernel // 2, bias=False),
-            nn.BatchNorm2d(channels),
-        )
 
 
 class ResidualBlock(nn.Module):
@@ -73,6 +64,7 @@ class LiteEncoder(MapEncoder):
         super().__init__()
         self.input_size = input_size
         self.embedding_dim = self.map_channels = widths[-1]
+        self.map_size = halved(input_size, len(widths))
         self.register_buffer("luma", torch.tensor(LUMA).reshape(1, 3, 1, 1), persistent=False)
         self.stem = ConvNorm(1, widths[0], stride=2)
         stages = []
@@ -84,9 +76,7 @@ class LiteEncoder(MapEncoder):
             channels_in = width
         self.stages = nn.Sequential(*stages)
         self.norm = nn.BatchNorm1d(self.embedding_dim)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        initialise_convolutions(self)
 
     @property
     def last(self) -> nn.Module:  # type: ignore[override]

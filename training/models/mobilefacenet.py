@@ -8,6 +8,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from training.models.layers import initialise_convolutions
+
 
 class ConvBlock(nn.Sequential):
     """Convolution without bias, BatchNorm, PReLU (left out in a "linear" block)."""
@@ -63,9 +65,7 @@ class MobileFaceNetTrunk(nn.Module):
         self.down3 = Bottleneck(128, 128, 512, stride=2)
         self.blocks3 = nn.Sequential(*(Bottleneck(128, 128, 256, residual=True) for _ in range(2)))
         self.last = ConvBlock(128, 512, 1)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        initialise_convolutions(self)
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Map (B, 3, 112, 112) to the taps (B, 64, 28, 28), (B, 128, 14, 14), (B, 512, 7, 7)."""

@@ -9,10 +9,16 @@ import torch
 from torch import nn
 
 from edge_fer.labels import LABELS
-from training.models.balancing import HeadOutput, LinearHead, ReliabilityBalancing
+from training.models.balancing import HeadOutput, ReliabilityBalancing
+from training.models.encoder import MapEncoder
 from training.models.grefel import GrefelEncoder
 from training.models.grefel_lite import SIZES, LiteEncoder
+from training.models.heads import DanHead, LinearHead, RulHead, ScaledHead
+from training.models.mobilenet import MobileNetV1Encoder, MobileNetV2Encoder
 from training.models.recognition import RecognitionEncoder
+from training.models.resnet import RESNETS, ResNetEncoder
+from training.models.shufflenet import ShuffleNetEncoder
+from training.models.swin import SwinEncoder
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 HALF = (0.5, 0.5, 0.5)
@@ -77,22 +83,77 @@ def grefel_lite_encoder(spec: NetworkSpec) -> nn.Module:
     return LiteEncoder(input_size=spec.input_size, widths=size.widths, blocks=size.blocks)
 
 
-def recognition_encoder(spec: NetworkSpec) -> nn.Module:
-    """Build the recognition MobileFaceNet's encoder."""
-    return RecognitionEncoder(input_size=spec.input_size)
+def resnet_encoder(spec: NetworkSpec) -> nn.Module:
+    """Build the residual network that the model's name says."""
+    return ResNetEncoder(input_size=spec.input_size, layout=RESNETS[spec.model])
 
 
 ENCODERS: dict[str, Callable[[NetworkSpec], nn.Module]] = {
     "grefel": grefel_encoder,
     **dict.fromkeys(SIZES, grefel_lite_encoder),
-    "mobilefacenet": recognition_encoder,
+    "mobilefacenet": lambda spec: RecognitionEncoder(input_size=spec.input_size),
+    "posterpp": grefel_encoder,
+    **dict.fromkeys(RESNETS, resnet_encoder),
+    "mobilenet_v1": lambda spec: MobileNetV1Encoder(input_size=spec.input_size),
+    "mobilenet_v2": lambda spec: MobileNetV2Encoder(input_size=spec.input_size),
+    "shufflenet_v1": lambda spec: ShuffleNetEncoder(input_size=spec.input_size),
+    "swin_t": lambda spec: SwinEncoder(input_size=spec.input_size),
 }
+# Those that others' methods are published on: 224 pixels, and a linear layer.
+PUBLISHED = (*RESNETS, "mobilenet_v1", "mobilenet_v2", "shufflenet_v1")
+
+
+def imagenet(model: str, input_size: int, head: str = "balanced") -> NetworkSpec:
+    """Return the spec of a network that is fed with the mean and spread of ImageNet's pixels."""
+    return NetworkSpec(model=model, input_size=input_size, head=head, mean=IMAGENET_MEAN, std=IMAGENET_STD)
+
+
 DEFAULTS: dict[str, NetworkSpec] = {
-    "grefel": NetworkSpec(model="grefel", input_size=112, mean=IMAGENET_MEAN, std=IMAGENET_STD),
+    "grefel": imagenet("grefel", 112),
     **{name: NetworkSpec(model=name, input_size=64) for name in SIZES},
     # At 96 pixels a FER+ crop shows a face as large as the 112 pixels of a recognition crop do.
-    "mobilefacenet": NetworkSpec(model="mobilefacenet", input_size=96, mean=IMAGENET_MEAN, std=IMAGENET_STD),
+    "mobilefacenet": imagenet("mobilefacenet", 96),
+    "posterpp": imagenet("posterpp", 112, "linear"),
+    **{name: imagenet(name, 224, "linear") for name in PUBLISHED},
+    "swin_t": imagenet("swin_t", 112, "linear"),
 }
+VECTOR_HEADS: dict[str, Callable[..., nn.Module]] = {"linear": LinearHead, "scaled": ScaledHead}
+MAP_HEADS: dict[str, Callable[..., nn.Module]] = {"dan": DanHead, "rul": RulHead}
+HEADS = tuple(sorted(("balanced", *VECTOR_HEADS, *MAP_HEADS)))
+
+
+def build_head(spec: NetworkSpec, encoder: nn.Module) -> nn.Module:
+    """Build the head that a spec asks for on an encoder.
+
+    Raises:
+        ValueError: there is no such head, or the encoder has no map that it could read.
+    """
+    classes, temperature = len(spec.labels), spec.temperature
+    if spec.head in MAP_HEADS:
+        if not isinstance(encoder, MapEncoder):
+            raise ValueError(
+                f"expected a network with a feature map under the head {spec.head}, got {spec.model}, whose "
+                "encoder has none; take head linear, scaled or balanced, or another network"
+            )
+        kind = MAP_HEADS[spec.head]
+        return kind(encoder.map_channels, encoder.map_size, classes, temperature=temperature)
+    dim = encoder.embedding_dim
+    assert isinstance(dim, int)
+    if spec.head in VECTOR_HEADS:
+        return VECTOR_HEADS[spec.head](dim, classes, temperature=temperature)
+    if spec.head != "balanced":
+        raise ValueError(f"expected head {', '.join(HEADS[:-1])} or {HEADS[-1]}, got {spec.head!r}")
+    return ReliabilityBalancing(
+        dim,
+        classes,
+        anchors=spec.anchors,
+        delta=spec.delta,
+        slots=spec.slots,
+        dropout=spec.dropout,
+        temperature=temperature,
+        balancing=spec.balancing,
+        printed_order=spec.printed_order,
+    )
 
 
 class ExpressionNetwork(nn.Module):
@@ -102,36 +163,23 @@ class ExpressionNetwork(nn.Module):
         super().__init__()
         self.spec = spec
         self.encoder = ENCODERS[spec.model](spec)
-        dim = self.encoder.embedding_dim
-        assert isinstance(dim, int)
-        classes = len(spec.labels)
-        self.head: nn.Module
-        if spec.head == "linear":
-            self.head = LinearHead(dim, classes, temperature=spec.temperature)
-        elif spec.head == "balanced":
-            self.head = ReliabilityBalancing(
-                dim,
-                classes,
-                anchors=spec.anchors,
-                delta=spec.delta,
-                slots=spec.slots,
-                dropout=spec.dropout,
-                temperature=spec.temperature,
-                balancing=spec.balancing,
-                printed_order=spec.printed_order,
-            )
-        else:
-            raise ValueError(f"expected head balanced or linear, got {spec.head!r}")
+        self.head = build_head(spec, self.encoder)
 
     def forward_features(self, images: torch.Tensor) -> torch.Tensor:
         """Map normalised faces (B, 3, S, S) to the embedding e (B, D)."""
         return self.encoder(images)
 
+    def head_input(self, images: torch.Tensor) -> torch.Tensor:
+        """Map faces (B, 3, S, S) to what the head reads: embeddings (B, D) or maps (B, C, h, w)."""
+        if self.head.takes_map:
+            return self.encoder(images, pooled=False)
+        return self.forward_features(images)
+
     def forward(self, images: torch.Tensor) -> HeadOutput:
         """Map normalised faces (B, 3, S, S) to the distributions; the head always computes in float32."""
-        embedding = self.forward_features(images)
-        with torch.autocast(embedding.device.type, enabled=False):
-            return self.head(embedding.float())
+        features = self.head_input(images)
+        with torch.autocast(features.device.type, enabled=False):
+            return self.head(features.float())
 
 
 def calibrated(network: ExpressionNetwork, temperature: float) -> ExpressionNetwork:
@@ -164,11 +212,12 @@ def build(
     *,
     classes: int | None = None,
     input_size: int | None = None,
-    head: str = "balanced",
+    head: str | None = None,
     resize_mode: str = "nearest",
 ) -> ExpressionNetwork:
     """Build a network by name; `classes` takes the first so many of the project's labels (7 drops contempt).
 
+    Input size and head are the network's own where they are None.
     `build("grefel", classes=7, input_size=224, head="linear")` is the published encoder with POSTER++'s head.
 
     Raises:
@@ -179,5 +228,12 @@ def build(
     classes = len(LABELS) if classes is None else classes
     if not 2 <= classes <= len(LABELS):
         raise ValueError(f"expected 2 to {len(LABELS)} classes, got {classes}")
-    spec = replace(DEFAULTS[name], labels=LABELS[:classes], head=head, resize_mode=resize_mode)
-    return build_from_spec(spec if input_size is None else replace(spec, input_size=input_size))
+    default = DEFAULTS[name]
+    spec = replace(
+        default,
+        labels=LABELS[:classes],
+        input_size=input_size or default.input_size,
+        head=head or default.head,
+        resize_mode=resize_mode,
+    )
+    return build_from_spec(spec)

@@ -15,25 +15,14 @@ from torch import nn
 
 from edge_fer.errors import CheckpointError
 from training.models.grefel_lite import LUMA
+from training.models.layers import initialise_convolutions
+from training.models.mobilenet import ConvNormReLU6, InvertedResidual
 
 # expansion, channels, blocks, stride of the first
 STAGES = ((2, 64, 5, 2), (4, 128, 1, 2), (2, 128, 6, 1), (4, 128, 1, 2), (2, 128, 2, 1))
 EMBEDDING = 512
 # Parts of the recognition network behind the map that expressions are read from.
 UNUSED = ("gdconv.", "conv3.", "bn.")
-
-
-class ConvNormReLU6(nn.Sequential):
-    """Convolution without bias, BatchNorm, ReLU6."""
-
-    def __init__(
-        self, channels_in: int, channels: int, kernel: int, *, stride: int = 1, groups: int = 1
-    ) -> None:
-        super().__init__(
-            nn.Conv2d(channels_in, channels, kernel, stride, kernel // 2, groups=groups, bias=False),
-            nn.BatchNorm2d(channels),
-            nn.ReLU6(),
-        )
 
 
 class SeparableConv(nn.Module):
@@ -50,26 +39,6 @@ class SeparableConv(nn.Module):
         """Map (B, C, H, W) to the same shape."""
         x = torch.relu(self.bn1(self.depthwise(x)))
         return torch.relu(self.bn2(self.pointwise(x)))
-
-
-class InvertedResidual(nn.Module):
-    """1x1 expansion, depthwise 3x3, linear 1x1 projection; added to the input where the shapes agree."""
-
-    def __init__(self, channels_in: int, channels: int, stride: int, expansion: int) -> None:
-        super().__init__()
-        width = channels_in * expansion
-        self.residual = stride == 1 and channels_in == channels
-        self.conv = nn.Sequential(
-            ConvNormReLU6(channels_in, width, 1),
-            ConvNormReLU6(width, width, 3, stride=stride, groups=width),
-            nn.Conv2d(width, channels, 1, bias=False),
-            nn.BatchNorm2d(channels),
-        )
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Map (B, Cin, H, W) to (B, C, H / stride, W / stride)."""
-        y = self.conv(x)
-        return x + y if self.residual else y
 
 
 class RecognitionEncoder(nn.Module):
@@ -99,9 +68,7 @@ class RecognitionEncoder(nn.Module):
         self.features = nn.Sequential(*blocks)
         self.conv2 = ConvNormReLU6(channels_in, EMBEDDING, 1)
         self.norm = nn.BatchNorm1d(EMBEDDING)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        initialise_convolutions(self)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Map normalised faces (B, 3, S, S) to embeddings (B, 512)."""
