@@ -28,7 +28,10 @@ class BatchMaker:
         # The neighbours are not erased (LDLVA: only the centre is).
         self.around = build_augmentation(replace(recipe.augment, erase=0.0)).to(self.device)
         labels = LABELS[: recipe.network.classes]
-        self.nearest = find_neighbours(faces, recipe.data, labels, neighbours) if neighbours else None
+        squared = getattr(recipe.method, "similarity", "") == "squared-l2"
+        self.nearest = (
+            find_neighbours(faces, recipe.data, labels, neighbours, squared=squared) if neighbours else None
+        )
         self.lessons: Lessons | None = None
 
     def make(self, rows: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -53,6 +56,7 @@ class BatchMaker:
         faces = self.augment(around.flatten(), self.around)
         return {
             "neighbour_faces": faces.unflatten(0, around.shape),
+            "neighbour_rows": around.to(self.device),
             "neighbour_labels": self.faces.labels[around].to(self.device),
             "similarity": nearest.similarity[rows].to(self.device),
         }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from edge_fer.errors import TrainingError
 from training.methods.distillation import embedding_loss
 from training.methods.method import Batch, Method, Moment, Neighbours, Terms
 from training.models import ExpressionNetwork, HeadOutput
@@ -34,7 +35,7 @@ class Learner(nn.Module):
         self.moment = Moment(epoch=0, epochs=1, step=0, steps=1)
 
     def forward(self, parcel: Parcel) -> Terms:
-        """Return the loss terms; in the parcel are the fields of a Batch, its neighbours' and `taught` (B, E)."""
+        """Return the loss terms of the fields of a Batch, its neighbours' and `taught` (B, E)."""
         tensors = parcel.tensors
         batch = assemble(tensors)
         if "taught" not in tensors:
@@ -43,6 +44,10 @@ class Learner(nn.Module):
         hook = self.network.head.register_forward_hook(lambda *call: said.append(call[-1]))
         terms = self.method(self.network, batch, self.moment)
         hook.remove()
+        if not said:
+            raise TrainingError(
+                f"expected distillation.embedding = 0 with {self.method.name}, which has no single embedding"
+            )
         matched = embedding_loss(said[0].embedding.float(), tensors["taught"])
         return {**terms, "total": terms["total"] + self.embedding_weight * matched, "embedding": matched}
 
@@ -54,6 +59,7 @@ def assemble(tensors: dict[str, torch.Tensor]) -> Batch:
         neighbours = Neighbours(
             faces=tensors["neighbour_faces"],
             labels=tensors["neighbour_labels"],
+            rows=tensors["neighbour_rows"],
             similarity=tensors["similarity"],
         )
     return Batch(

@@ -190,7 +190,7 @@ class Trainer:
             self.average.restart(self.network)
         self.model.train()
         if options.frozen_norms:
-            freeze_norms(self.network)
+            freeze_norms(self.learner)
         window: list[Terms] = []
         started = logged = time.perf_counter()
         for number, rows in batches(order, options.batch_size, self.progress.batch):
@@ -261,7 +261,7 @@ class Trainer:
             if options.sharpness:
                 with (
                     at_sharpest(list(self.learner.parameters()), options.sharpness),
-                    kept_statistics(self.network),
+                    kept_statistics(self.learner),
                 ):
                     self.backward(rows, number)
         except (torch.OutOfMemoryError, RuntimeError) as error:
@@ -382,8 +382,8 @@ def part_of(tensors: dict[str, torch.Tensor], name: str) -> dict[str, torch.Tens
     return {key.partition(".")[2]: t for key, t in tensors.items() if key.startswith(f"{name}.")}
 
 
-def freeze_norms(network: nn.Module) -> None:
+def freeze_norms(learner: nn.Module) -> None:
     """Put the BatchNorms into eval mode."""
-    for module in network.modules():
+    for module in learner.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.eval()

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from training.methods import grefel
+from training.methods import cross_entropy, dan, dmue, eac, grefel, ldlva, rac_rsl, rul, scn
 from training.methods.method import Method, Rule
 
 
@@ -20,7 +20,17 @@ class MethodKind:
 
 
 METHODS: dict[str, MethodKind] = {
+    "cross_entropy": MethodKind(
+        cross_entropy.CrossEntropy, cross_entropy.CrossEntropyOptions, cross_entropy.rules
+    ),
+    "dan": MethodKind(dan.Dan, dan.DanOptions, dan.rules),
+    "dmue": MethodKind(dmue.Dmue, dmue.DmueOptions, dmue.rules),
+    "eac": MethodKind(eac.Eac, eac.EacOptions, eac.rules),
     "grefel": MethodKind(grefel.Grefel, grefel.GrefelOptions, grefel.rules),
+    "ldlva": MethodKind(ldlva.Ldlva, ldlva.LdlvaOptions, ldlva.rules),
+    "rac_rsl": MethodKind(rac_rsl.RacRsl, rac_rsl.RacRslOptions, rac_rsl.rules),
+    "rul": MethodKind(rul.Rul, rul.RulOptions, rul.rules),
+    "scn": MethodKind(scn.Scn, scn.ScnOptions, scn.rules),
 }
 DEFAULT = "grefel"
 

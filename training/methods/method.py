@@ -41,11 +41,13 @@ class Neighbours:
     Attributes:
         faces: (B, K, 3, S, S) float32 in 0..1, RGB, augmented but for what only the centre gets.
         labels: (B, K) int64.
+        rows: (B, K) int64, which of the training faces these are.
         similarity: (B, K) float32, s_ik in 0..1.
     """
 
     faces: torch.Tensor
     labels: torch.Tensor
+    rows: torch.Tensor
     similarity: torch.Tensor
 
 
