@@ -1,7 +1,8 @@
 """Every figure of the project, as plain functions of arrays.
 
-Knows nothing of gates, thresholds or uncertainty (see `gates` and `intervals`). The first argument is always
-a distribution per face, (N, C) float, and labels are (N,) integers 0..C-1; all arithmetic is float64.
+Knows nothing of gates, thresholds or uncertainty (see `gates` and `intervals`). The first argument is a
+distribution per face, (N, C) float, unless the docstring says otherwise, and labels are (N,) integers 0..C-1;
+all arithmetic is float64.
 """
 
 from __future__ import annotations
@@ -66,6 +67,18 @@ def macro_f1(probabilities: FloatArray, labels: IntArray) -> float:
     total = matrix.sum(axis=0) + matrix.sum(axis=1)
     seen = total > 0
     return float(np.mean(2.0 * np.diag(matrix)[seen] / total[seen]))
+
+
+def error_shares(probabilities: FloatArray, labels: IntArray) -> NDArray[np.float64]:
+    """Return which share of all errors are faces of each class, (C,) float64 that sums to 1.
+
+    NaN throughout for a model without errors.
+    """
+    matrix = confusion(probabilities, labels)
+    errors = matrix.sum(axis=1) - np.diag(matrix)
+    shares = np.full(len(errors), np.nan)
+    np.divide(errors, errors.sum(), out=shares, where=errors.sum() > 0)
+    return shares
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +215,107 @@ def embedding_cosine(a: FloatArray, b: FloatArray) -> NDArray[np.float64]:
     return np.asarray(np.clip(cosine, -1.0, 1.0))
 
 
+def auroc(values: FloatArray, positive: NDArray[np.bool_]) -> float:
+    """Return how often a positive face has the larger value of a pair, 0..1; equal values count half.
+
+    The area under the ROC curve (Hanley & McNeil 1982); NaN without a positive or without a negative face.
+
+    Args:
+        values: (N,).
+        positive: (N,) bool.
+    """
+    _, inverse, counts = np.unique(np.asarray(values), return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(counts) - (counts - 1) / 2.0)[inverse]
+    hits = int(positive.sum())
+    pairs = hits * (len(positive) - hits)
+    return float((ranks[positive].sum() - hits * (hits + 1) / 2.0) / pairs) if pairs else math.nan
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """How uneven the distribution of each face is, each (N,) float64 0..1.
+
+    Attributes:
+        highest: its largest probability.
+        lowest: its least.
+        deviation: the standard deviation of its C probabilities (divided by C, not C - 1).
+    """
+
+    highest: NDArray[np.float64]
+    lowest: NDArray[np.float64]
+    deviation: NDArray[np.float64]
+
+
+def spread(probabilities: FloatArray) -> Spread:
+    """Measure every face's distribution as Fig. 4 of GReFEL's supplement does before and after balancing."""
+    exact = np.asarray(probabilities, dtype=np.float64)
+    return Spread(exact.max(axis=1), exact.min(axis=1), exact.std(axis=1))
+
+
+def nearest_counts(nearest: IntArray, classes: int, anchors: int) -> NDArray[np.int64]:
+    """Count the faces that each anchor is the nearest one to, (classes, anchors) int64.
+
+    Args:
+        nearest: (N,) the nearest anchor of each face, class by class: c * anchors + k.
+        classes: C.
+        anchors: K, per class.
+    """
+    if len(nearest) and not 0 <= nearest.min() <= nearest.max() < classes * anchors:
+        raise ValueError(f"expected anchors 0..{classes * anchors - 1}, got {nearest.min()}..{nearest.max()}")
+    return np.bincount(nearest, minlength=classes * anchors).reshape(classes, anchors)
+
+
+def rms(values: FloatArray) -> NDArray[np.float64]:
+    """Return the root mean square over the last axis (per dimension), float64 of the other axes' shape."""
+    return np.asarray(np.sqrt(np.square(np.asarray(values, dtype=np.float64)).mean(axis=-1)))
+
+
+def davies_bouldin(embeddings: FloatArray, labels: IntArray) -> float:
+    """Return the mean over classes of the worst ratio of scatter to distance (Davies & Bouldin 1979).
+
+    Scatter is the mean Euclidean distance to the class's mean; lower is better. NaN for fewer than two
+    classes with faces, and infinite where two classes with some scatter have the same mean.
+
+    Args:
+        embeddings: (N, D).
+        labels: (N,) integers.
+    """
+    exact, rows = np.asarray(embeddings, dtype=np.float64), _rows_per_class(labels)
+    if len(rows) < 2:
+        return math.nan
+    means = np.stack([exact[chosen].mean(axis=0) for chosen in rows])
+    scatter = np.array(
+        [_lengths(exact[chosen] - mean).mean() for chosen, mean in zip(rows, means, strict=True)]
+    )
+    worst = []
+    for one, mean in enumerate(means):
+        both, apart = scatter + scatter[one], _lengths(means - mean)
+        ratio = np.where(both > 0, np.inf, 0.0)
+        np.divide(both, apart, out=ratio, where=apart > 0)
+        worst.append(np.delete(ratio, one).max())
+    return float(np.mean(worst))
+
+
+def calinski_harabasz(embeddings: FloatArray, labels: IntArray) -> float:
+    """Return the variance between classes over that within, per degree of freedom (Calinski & Harabasz 1974).
+
+    Higher is better. NaN for fewer than two classes with faces, for no more faces than classes, and where all
+    faces of each class coincide.
+
+    Args:
+        embeddings: (N, D).
+        labels: (N,) integers.
+    """
+    exact, rows = np.asarray(embeddings, dtype=np.float64), _rows_per_class(labels)
+    faces, classes = len(exact), len(rows)
+    middle = exact.mean(axis=0)
+    between = sum(len(chosen) * np.square(exact[chosen].mean(axis=0) - middle).sum() for chosen in rows)
+    within = sum(np.square(exact[chosen] - exact[chosen].mean(axis=0)).sum() for chosen in rows)
+    if classes < 2 or faces <= classes or within == 0.0:
+        return math.nan
+    return float((between / (classes - 1)) / (within / (faces - classes)))
+
+
 def jensen_shannon(p: FloatArray, q: FloatArray) -> NDArray[np.float64]:
     """Return the Jensen-Shannon divergence of each face, (N,) float64 in nat (Lin 1991, eq. 4.1)."""
     p, q = _normalised(p), _normalised(q)
@@ -230,6 +344,14 @@ def surest_half(probabilities: FloatArray) -> NDArray[np.int64]:
     """Return the faces with the largest top probability, ceil(N / 2) indices; ties go to the first."""
     order = np.argsort(-np.max(probabilities, axis=1), kind="stable")
     return order[: (len(order) + 1) // 2]
+
+
+def _rows_per_class(labels: IntArray) -> list[NDArray[np.int64]]:
+    return [np.flatnonzero(labels == label) for label in np.unique(labels)]
+
+
+def _lengths(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.asarray(np.sqrt(np.square(vectors).sum(axis=1)))
 
 
 def _checked_labels(probabilities: FloatArray, labels: IntArray) -> NDArray[np.int64]:

@@ -1,0 +1,93 @@
+"""The faces that an evaluation is of: tensors, names, what was left out, and which set it is."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_fer.errors import InputError
+from edge_fer.faces import FaceSet, face_hash, read_data
+from edge_fer.preprocess import CropSpec
+from training.data.faces import FaceTensors, load_faces
+
+IDENTITY_CROP = CropSpec(size=48, margin=0.0)
+"""The crops whose pixels make two sets the same, whatever size the networks see them at."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LabelledFaces:
+    """Faces of known labels, as one network sees them.
+
+    Attributes:
+        tensors: crops (N, S, S, 3) uint8 RGB, labels (N,), votes (N, C) or None.
+        labels: the names of the C classes.
+        names: of the N pictures, each with its folder.
+        note: what was left out, in words; may be empty.
+        digest: SHA-256 over small crops and labels, in order: equal for the same faces at any input size.
+    """
+
+    tensors: FaceTensors
+    labels: tuple[str, ...]
+    names: tuple[str, ...]
+    note: str
+    digest: str
+
+    @property
+    def numbers(self) -> NDArray[np.int64]:
+        """The true label of each face, (N,) int64."""
+        return np.asarray(self.tensors.labels.numpy())
+
+    def hashes(self) -> list[str]:
+        """Return the hash of each crop, by which reference outputs of the same input size know it."""
+        return [face_hash(crop) for crop in self.tensors.crops.numpy()]
+
+
+def read_faces(data: str, crop: CropSpec, labels: tuple[str, ...]) -> LabelledFaces:
+    """Read DATA for a network of these labels.
+
+    Faces of classes that the network does not know are left out, which the note says.
+
+    Raises:
+        InputError: unreadable data, faces without labels, none that the network knows, or other labels.
+    """
+    listed = read_data(data)
+    known = listed.labels[: len(labels)]
+    if known != labels:
+        raise InputError(
+            f"{data}: expected faces of the network's classes ({', '.join(labels)}), got those of "
+            f"{', '.join(known)}; evaluate a checkpoint of these classes"
+        )
+    tensors = load_faces(data, crop, len(labels))
+    kept = [face for face in listed.faces if face.label is not None and face.label < len(labels)]
+    if [face.label for face in kept] != tensors.labels.tolist():
+        raise InputError(f"{data}: the faces changed while they were read; evaluate again")
+    return LabelledFaces(
+        tensors,
+        labels,
+        tuple(f"{face.path.parent.name}/{face.path.name}" for face in kept),
+        _note(listed, len(labels)),
+        _digest(tensors if crop.size == IDENTITY_CROP.size else load_faces(data, IDENTITY_CROP, len(labels))),
+    )
+
+
+def _digest(small: FaceTensors) -> str:
+    total = hashlib.sha256()
+    for pixels, label in zip(small.crops.numpy(), small.labels.tolist(), strict=True):
+        total.update(f"{face_hash(pixels)} {label}\n".encode())
+    return total.hexdigest()
+
+
+def _note(listed: FaceSet, classes: int) -> str:
+    numbers = [face.label for face in listed.faces if face.label is not None]
+    beyond = Counter(listed.labels[number] for number in numbers if number >= classes)
+    parts = [listed.note] if listed.note else []
+    if beyond:
+        parts.append(
+            f"{beyond.total()} of {len(listed.faces)} faces left out, of classes that the network does not "
+            f"know: {', '.join(f'{name} {count}' for name, count in beyond.items())}"
+        )
+    return "; ".join(parts)
