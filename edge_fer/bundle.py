@@ -31,6 +31,7 @@ SPEC_FILE = "bundle.json"
 GOLDEN_FILE = "golden.npz"
 REFERENCE_FILE = "reference.npz"
 CERTIFICATE_FILE = "parity.json"
+CARD_FILE = "model-card.md"
 VERDICTS = ("passed", "failed", "undecided")
 
 _MAX_SPEC_BYTES = 1 << 20

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from calibrate.manifest import CalibrationSet
+from edge_fer.bundle import CARD_FILE
 from edge_fer.errors import UsageError
 from edge_fer.parity.comparison import Report
 from edge_fer.spec import ModelSpec
 from edge_fer.tables import progress
+from export.card import read_card
 from export.data import choose_calibration, load_golden, load_parity_set
 from export.measure import Judged, ParitySet
 from export.options import DYNAMIC, ExportOptions, check_options
@@ -45,6 +47,7 @@ def certify(options: ExportOptions) -> Exported:
         raise UsageError("--attribution compares labels, untrained weights have none: leave it out")
     path = bundle_path(options, source.network.spec.model)
     check_place(path)
+    card = {} if options.card is None else {CARD_FILE: read_card(options.card)}
     parity = load_parity_set(options.parity_data, source, embedding=options.embedding)
     # Chosen before anything long runs: most of what is wrong with data shows here.
     calibration = choose_calibration(options, source, parity) if options.calibrates else None
@@ -55,7 +58,7 @@ def certify(options: ExportOptions) -> Exported:
     judged = workshop.climb() if options.precision == "auto" else workshop.make(options.precision)
     if options.attribution:
         judged = workshop.attributed(judged)
-    members = workshop.judge.certified(judged)
+    members = workshop.judge.certified(judged) | card
     said = tuple(notes(options, judged, parity, calibration))
     return Exported(path, judged.spec, members, judged.report, said)
 

@@ -42,9 +42,8 @@ def export(
     attribution: Annotated[bool, typer.Option("--attribution", help="Say which block costs labels.")] = False,
     embedding: Annotated[bool, typer.Option("--embedding", help="Keep `embedding` as an output.")] = False,
     parity_data: Annotated[str | None, typer.Option(help="DATA the bundle is judged on.")] = None,
-    golden: Annotated[
-        str | None, typer.Option(help="parity or synthetic: where the golden samples come from.")
-    ] = None,
+    golden: Annotated[str | None, typer.Option(help="Golden samples: parity or synthetic.")] = None,
+    card: Annotated[Path | None, typer.Option(readable=False, help="Model card for the bundle.")] = None,
     keep_failed: Annotated[
         bool, typer.Option("--keep-failed", help="Write the bundle, marked, even if a gate failed.")
     ] = False,
@@ -77,6 +76,7 @@ def export(
         embedding=embedding,
         parity_data=parity_data,
         golden=golden,
+        card=card,
     )
     if reference_only:
         typer.echo(write_reference(options))

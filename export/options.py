@@ -32,6 +32,7 @@ class ExportOptions:
     embedding: bool = False
     parity_data: str | None = None
     golden: str | None = None
+    card: Path | None = None
 
     @property
     def calibrates(self) -> bool:

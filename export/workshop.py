@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cache
@@ -19,6 +20,8 @@ from edge_fer.cli_errors import notice
 from edge_fer.engines import Outputs
 from edge_fer.engines.base import run_all
 from edge_fer.parity import metrics
+from edge_fer.parity.gates import Thresholds
+from edge_fer.parity.risk import abstention_threshold
 from edge_fer.samples import Golden
 from edge_fer.spec import OPTIONAL_OUTPUTS, OUTPUTS, ModelSpec
 from edge_fer.tables import print_table, progress
@@ -31,6 +34,8 @@ from export.source import Source
 from export.target import Converted, Graph
 from training.models import ExpressionNetwork
 
+# Fewest faces that an abstention threshold is taken from.
+LEAST_FACES = 100
 # Calibration faces on which the ladder asks which block hurts.
 HARM_FACES = 64
 
@@ -51,6 +56,7 @@ class Workshop:
         self.recipe = converted.default_recipe
         if options.recipe != DYNAMIC:
             self.recipe = read_recipe(options.recipe, self.recipe)
+        self.min_reliability = min_reliability(source, parity)
         graph = converted.float_graph()
         self.judge = Judge(self.spec(graph, "fp32"), graph, golden, parity)
 
@@ -207,11 +213,23 @@ class Workshop:
             quantised_ops=graph.quantised_ops,
             float_ops=graph.float_ops,
             untrained=source.untrained,
-            min_reliability=None,
+            min_reliability=self.min_reliability,
             source={"checkpoint_sha256": source.sha256, "calibration_sha256": manifest, "tools": tools},
             weights=source.weights,
             float_compute=graph.float_compute,
         )
+
+
+def min_reliability(source: Source, parity: ParitySet | None) -> float | None:
+    """Return the abstention threshold of a bundle: the float network keeps 80 % of the parity faces at it.
+
+    The same share that a report takes where a bundle names none (`Thresholds.coverage`), rounded down to four
+    digits. None for untrained weights and for too few faces to tell.
+    """
+    if source.untrained or parity is None or len(parity.crops) < LEAST_FACES:
+        return None
+    threshold = abstention_threshold(parity.reference.reliability, Thresholds().coverage)
+    return math.floor(threshold * 1e4) / 1e4
 
 
 def blocks(network: ExpressionNetwork) -> list[str]:
