@@ -80,7 +80,8 @@ class DataOptions:
     `votes` takes the distribution of the votes as target where there are some, without the emotions of fewer
     than `min_votes`; else the label. `noise` is the share of faces that get a wrong label, `imbalance` the
     factor between the largest and the smallest class that is made by leaving faces out, `subset` how many
-    faces are kept, stratified; 0 is without. `seed` draws these, so that runs of several seeds share them. `sampler` draws every face once an epoch (all), or every class
+    faces are kept, stratified; 0 is without. `seed` draws these, so that runs of several seeds share them.
+    `sampler` draws every face once an epoch (all), or every class
     equally often (balanced); `pool` is how many faces of every class an epoch draws, `group_pool` how many of
     every video before that, 0 for all. `valence_arousal` says where methods that need neighbours find
     them: by what the faces' annotations say (""), in a file of neighbours, or by "prototypes", points around

@@ -1,4 +1,4 @@
-"""What has to hold of a recipe's values before a run begins. Every comparison is written so that NaN fails it."""
+"""What has to hold of a recipe's values before a run begins; every comparison is one that NaN fails."""
 
 from __future__ import annotations
 

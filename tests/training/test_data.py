@@ -81,9 +81,7 @@ def test_splits_are_found(noise_data: Path, tmp_path: Path) -> None:
     assert split_data(str(noise_data)) == (str(noise_data / "train"), str(noise_data / "valid"))
     assert split_data("ferplus:/data") == ("ferplus:/data:train", "ferplus:/data:valid")
     (tmp_path / "train").mkdir()
-    with pytest.raises(
-        InputError, match="expected ferplus:DIR, .*, or a folder that holds train/ and valid/"
-    ):
+    with pytest.raises(InputError, match=r"expected ferplus:DIR, .* or a folder that holds train/"):
         split_data(str(tmp_path))
 
 

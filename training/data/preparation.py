@@ -30,9 +30,11 @@ def prepare(faces: FaceTensors, options: DataOptions, classes: int) -> FaceTenso
 
 
 def find_neighbours(
-    faces: FaceTensors, options: DataOptions, labels: tuple[str, ...], count: int
+    faces: FaceTensors, options: DataOptions, labels: tuple[str, ...], count: int, *, squared: bool = False
 ) -> NearestFaces:
     """Return the `count` nearest training faces of each, by what `options.valence_arousal` names.
+
+    `squared` takes the paper's form of their similarity.
 
     Raises:
         TrainingError: the faces have no valence and arousal, or the file of neighbours is not of these faces.
@@ -48,4 +50,4 @@ def find_neighbours(
             "expected valence and arousal of every training face, got faces without; give columns valence "
             'and arousal in a CSV, a file of neighbours as data.valence_arousal, or "prototypes" as stand-ins'
         )
-    return nearest_faces(known, count)
+    return nearest_faces(known, count, squared=squared)
