@@ -371,6 +371,7 @@ def test_the_spread_map_has_the_embedding_as_its_mean() -> None:
     encoder = network.eval().encoder
     assert isinstance(encoder, MapEncoder)
     with torch.inference_mode():
+        torch.testing.assert_close(encoder.last(encoder.trunk(images)), encoder.forward_map(images))
         spread = encoder.spread(encoder.forward_map(images))
         assert spread.shape == (3, 80, 5, 5)
         torch.testing.assert_close(spread.mean(dim=(2, 3)), encoder(images), rtol=1e-5, atol=1e-5)

@@ -83,10 +83,21 @@ class LiteEncoder(MapEncoder):
         """The last stage, under the name its weights have in checkpoints."""
         return self.stages[-1]
 
+    def stem_of(self, images: torch.Tensor) -> torch.Tensor:
+        """Map normalised faces (B, 3, S, S) to the input of the stages (B, widths[0], S / 2, S / 2)."""
+        gray = (images * self.luma).sum(dim=1, keepdim=True)
+        return torch.relu(self.stem(gray))
+
     def trunk(self, images: torch.Tensor) -> torch.Tensor:
         """Map normalised faces (B, 3, S, S) to the input of the last stage (B, widths[-2], S / 4, S / 4)."""
-        gray = (images * self.luma).sum(dim=1, keepdim=True)
-        return self.stages[:-1](torch.relu(self.stem(gray)))  # type: ignore[no-any-return]
+        return self.stages[:-1](self.stem_of(images))  # type: ignore[no-any-return]
+
+    def forward_map(self, images: torch.Tensor) -> torch.Tensor:
+        """Map normalised faces (B, 3, S, S) to the map (B, D, h, w).
+
+        All stages as one module, because exports name layers by the modules they are called in.
+        """
+        return self.stages(self.stem_of(images))  # type: ignore[no-any-return]
 
     def pool(self, maps: torch.Tensor) -> torch.Tensor:
         """Map (B, D, h, w) to embeddings (B, D)."""

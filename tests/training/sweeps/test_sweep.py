@@ -280,7 +280,7 @@ def test_what_a_sweep_cannot_do_is_said_before_anything_is_trained(
     for minutes in ("0", "nan", "inf", "-1"):
         assert "--minutes above 0" in refusal(sweep(grid_file, new, "--minutes", minutes), 2)
     assert "expected a row" in refusal(sweep(grid_file, new, "--data", data, "--rows", "x"))
-    assert "expected ferplus:DIR or a folder" in refusal(sweep(grid_file, new, "--data", f"noise={new}"))
+    assert "expected ferplus:DIR, " in refusal(sweep(grid_file, new, "--data", f"noise={new}"))
     assert not new.exists()
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "mine.txt").write_text("x")
