@@ -290,7 +290,10 @@ def test_untrained_and_failed_bundles(
         assert len(result.stderr.splitlines()) == 1 and result.stderr.startswith("warning: ")
 
 
-def test_strange_file_names_do_no_harm(tiny_bundle: Path, tmp_path: Path) -> None:
+def test_strange_file_names_do_no_harm(
+    tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "400")  # no name is cut off
     names = [
         "[red]x[red].png",
         "-dash.png",
