@@ -290,10 +290,8 @@ def test_untrained_and_failed_bundles(
         assert len(result.stderr.splitlines()) == 1 and result.stderr.startswith("warning: ")
 
 
-def test_strange_file_names_do_no_harm(
-    tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("COLUMNS", "400")  # no name is cut off
+def test_strange_file_names_do_no_harm(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    tmp_path = tmp_path_factory.mktemp("s")  # a short path, which the table shows whole
     names = [
         "[red]x[red].png",
         "-dash.png",
