@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,13 @@ MODELS = Path(__file__).parent / "models"
 SIZE = 16
 
 Outputs = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]
+
+
+@pytest.fixture(scope="session")
+def playwright() -> Iterator[Any]:
+    """Playwright, started once for all tests of a process: a second one would refuse to start beside it."""
+    with pytest.importorskip("playwright.sync_api").sync_playwright() as started:
+        yield started
 
 
 @pytest.fixture(autouse=True)

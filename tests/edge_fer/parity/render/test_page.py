@@ -13,21 +13,18 @@ from edge_fer.parity.render.html import render_html
 from edge_fer.parity.render.html_report import PLOTS
 from tests.edge_fer.parity.render.sample_report import Sample, sample_pictures, sample_report
 
-sync_api = pytest.importorskip("playwright.sync_api")
-
 SIZES = {"desk": (1280, 800), "phone": (390, 844)}
 SLUGS = [slug for _, draws in PLOTS.values() for slug, _, _ in draws]
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
+def browser(playwright: Any) -> Iterator[Any]:
     path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if path is None:
         pytest.skip("no Chromium is installed")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield browser
-        browser.close()
+    browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+    yield browser
+    browser.close()
 
 
 @pytest.fixture(scope="module")

@@ -151,12 +151,6 @@ def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture(scope="session")
-def playwright() -> Iterator[Any]:
-    with pytest.importorskip("playwright.sync_api").sync_playwright() as started:
-        yield started
-
-
 @contextmanager
 def chromium(playwright: Any, *flags: str) -> Iterator[Any]:
     """Start the system's Chromium, which finds no other host than this one; skip where there is none."""
