@@ -81,7 +81,8 @@ class Trainer:
     ) -> None:
         options = recipe.optimiser
         self.recipe, self.train_faces, self.valid_faces = recipe, train, valid
-        check_batch(recipe, len(self.order(0)), fabric.world_size)
+        faces = len(self.order(0))
+        check_batch(recipe, faces, fabric.world_size)
         torch.use_deterministic_algorithms(True, warn_only=fabric.device.type != "cpu")
         self.crop, self.folder, self.fabric = crop, folder, fabric
         self.network = build_network(recipe)
@@ -103,7 +104,7 @@ class Trainer:
             self.average.network.to(fabric.device)
         self.start: str | None = None
         self.teachers: tuple[str, ...] = ()
-        self.batches_per_epoch = len(self.order(0)) // options.batch_size
+        self.batches_per_epoch = faces // options.batch_size
         self.progress = Progress()
 
     @property
@@ -373,8 +374,9 @@ class Trainer:
             "start": self.start,
             "teachers": list(self.teachers),
         }
+        network = calibrated(self.shown, figures.temperature)
         for path in (self.folder.last, self.folder.best) if best else (self.folder.last,):
-            save_checkpoint(path, calibrated(self.shown, figures.temperature), self.crop, info)
+            save_checkpoint(path, network, self.crop, info)
 
 
 def part_of(tensors: dict[str, torch.Tensor], name: str) -> dict[str, torch.Tensor]:

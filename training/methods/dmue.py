@@ -15,6 +15,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy, dropout, normalize, one_hot
 
 from edge_fer.errors import TrainingError
+from training.methods.distillation import neighbourhoods
 from training.methods.method import Batch, Embed, Method, Moment, Rule, Terms, TrainingSet
 from training.methods.modes import eval_mode
 from training.models import ExpressionNetwork, MapEncoder, standardise
@@ -114,7 +115,7 @@ def similarity_loss(target: torch.Tensor, auxiliary: torch.Tensor, kept: torch.T
         target: (B, D) features of the target branch. auxiliary: (B, E) of the auxiliary branch.
         kept: (B,) bool, the N_i faces whose rows and columns M leaves.
     """
-    difference = normalize(target @ target.T, dim=1) - normalize(auxiliary @ auxiliary.T, dim=1)
+    difference = neighbourhoods(target) - neighbourhoods(auxiliary)
     return difference[kept][:, kept].square().sum() / kept.sum() ** 2
 
 
