@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from edge_fer.errors import InputError
 from edge_fer.native_log import without_opencv_messages
 from edge_fer.output import replaceable, temporary_name
-from edge_fer.sources.opencv import check_name
+from edge_fer.sources.opencv import check_name, silence
 
 CODECS = {".mp4": "mp4v", ".avi": "MJPG"}
 _USUAL_FPS = 30.0  # where a source claims none or an impossible one, such as the 1000 of some containers
@@ -161,6 +161,7 @@ class VideoWriter:
             ) from error
         even = (self._size[0] + self._size[0] % 2, self._size[1] + self._size[1] % 2)
         fourcc = cv2.VideoWriter.fourcc(*codec)
+        silence()  # a writer may be what starts FFmpeg in this process
         with without_opencv_messages():
             writer = cv2.VideoWriter(str(self._temporary), cv2.CAP_FFMPEG, fourcc, self.fps, even)
         if not writer.isOpened():
