@@ -22,16 +22,16 @@ from training.options import Recipe
 class BatchMaker:
     """Makes batches of the training faces on the training device."""
 
-    def __init__(self, recipe: Recipe, faces: FaceTensors, neighbours: int, fabric: Fabric) -> None:
+    def __init__(self, recipe: Recipe, faces: FaceTensors, method: Method, fabric: Fabric) -> None:
         self.recipe, self.faces, self.device = recipe, faces, fabric.device
         self.augmentation = build_augmentation(recipe.augment).to(self.device)
         # The neighbours are not erased (LDLVA: only the centre is).
         self.around = build_augmentation(replace(recipe.augment, erase=0.0)).to(self.device)
         labels = LABELS[: recipe.network.classes]
-        squared = getattr(recipe.method, "similarity", "") == "squared-l2"
-        self.nearest = (
-            find_neighbours(faces, recipe.data, labels, neighbours, squared=squared) if neighbours else None
-        )
+        self.nearest = None
+        if method.neighbours:
+            squared = method.squared_similarity
+            self.nearest = find_neighbours(faces, recipe.data, labels, method.neighbours, squared=squared)
         self.lessons: Lessons | None = None
 
     def make(self, rows: torch.Tensor) -> dict[str, torch.Tensor]:

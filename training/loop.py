@@ -8,14 +8,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 
 import torch
 from lightning.fabric import Fabric
 from torch import nn
 
 from edge_fer.errors import TrainingError
-from edge_fer.preprocess import CropSpec
 from training.averaging import WeightAverage
 from training.batches import BatchMaker, check_batch, check_parts
 from training.data.faces import FaceTensors
@@ -32,6 +31,14 @@ from training.options import Recipe
 from training.run import Progress, RunFolder
 
 Report = Callable[[Progress, "dict[str, object]"], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """The weights a run starts from and the SHA-256 of their file."""
+
+    network: ExpressionNetwork
+    sha256: str
 
 
 def build_network(recipe: Recipe) -> ExpressionNetwork:
@@ -68,24 +75,31 @@ def build_method(recipe: Recipe, network: ExpressionNetwork, faces: FaceTensors)
 
 
 class Trainer:
-    """One run: owns the network, the method, their optimiser, the faces and the run folder."""
+    """One run: owns the network, the method, their optimiser, the faces and the run folder.
+
+    It begins with the weights of `start`, if any, their anchors too where the recipe has no warm-up epochs.
+    """
 
     def __init__(
         self,
         recipe: Recipe,
         train: FaceTensors,
         valid: FaceTensors,
-        crop: CropSpec,
         folder: RunFolder,
         fabric: Fabric,
+        start: Start | None = None,
     ) -> None:
         options = recipe.optimiser
         self.recipe, self.train_faces, self.valid_faces = recipe, train, valid
         faces = len(self.order(0))
         check_batch(recipe, faces, fabric.world_size)
         torch.use_deterministic_algorithms(True, warn_only=fabric.device.type != "cpu")
-        self.crop, self.folder, self.fabric = crop, folder, fabric
+        self.folder, self.fabric = folder, fabric
         self.network = build_network(recipe)
+        self.crop = recipe.crop.spec(self.network.spec.input_size)
+        self.start = None if start is None else start.sha256
+        if start is not None:
+            self.network.load_state_dict(start.network.state_dict())
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = WeightAverage(self.network, options.average) if options.average else None
         self.method = build_method(recipe, self.network, train)
@@ -93,7 +107,7 @@ class Trainer:
         self.learner = Learner(self.network, self.method, recipe.distillation.embedding)
         if fabric.world_size > 1 and fabric.device.type == "cuda":
             nn.SyncBatchNorm.convert_sync_batchnorm(self.learner)  # replaces the norms inside
-        self.parts = BatchMaker(recipe, train, self.method.neighbours, fabric)
+        self.parts = BatchMaker(recipe, train, self.method, fabric)
         own = {id(parameter) for parameter in self.method.own_parameters()}
         trained = [p for p in self.network.encoder.parameters() if id(p) not in own]
         added = [*self.network.head.parameters(), *self.method.parameters()]
@@ -102,7 +116,6 @@ class Trainer:
         self.model, self.optimiser = fabric.setup(module, optimiser)
         if self.average is not None:
             self.average.network.to(fabric.device)
-        self.start: str | None = None
         self.teachers: tuple[str, ...] = ()
         self.batches_per_epoch = faces // options.batch_size
         self.progress = Progress()
@@ -133,13 +146,6 @@ class Trainer:
         """Whether the recipe's minutes of training are over."""
         minutes = self.recipe.optimiser.minutes
         return minutes > 0 and self.progress.seconds >= 60.0 * minutes
-
-    def start_from(self, network: ExpressionNetwork, sha256: str) -> None:
-        """Begin with these weights, their anchors too where the recipe has no warm-up epochs."""
-        self.network.load_state_dict(network.state_dict())
-        self.start = sha256
-        if self.average is not None:
-            self.average.restart(self.network)
 
     def learn_from(self, lessons: Lessons, teachers: tuple[str, ...]) -> None:
         """Let the answers of teachers (SHA-256 of each) on the training faces into the loss."""

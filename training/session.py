@@ -21,9 +21,8 @@ from training.data.labelled import split_data
 from training.data.preparation import prepare
 from training.devices import build_fabric, choose_device
 from training.environment import describe_environment
-from training.loop import Trainer, build_network
+from training.loop import Start, Trainer, build_network
 from training.methods.distillation import Lessons, agree, teach
-from training.models import ExpressionNetwork
 from training.models.checkpoint import HEADER, Checkpoint, load_checkpoint, read_safetensors
 from training.models.recognition import RecognitionEncoder, load_recognition
 from training.options import Recipe
@@ -68,14 +67,6 @@ def load_splits(
     if len(train) < len(different):
         tell(f"of each class, as the recipe asks for: {torch.bincount(train.labels).tolist()}")
     return train, valid
-
-
-@dataclass(frozen=True, slots=True)
-class Start:
-    """The weights a run starts from and the SHA-256 of their file."""
-
-    network: ExpressionNetwork
-    sha256: str
 
 
 def load_start(path: Path, recipe: Recipe) -> Start:
@@ -130,6 +121,7 @@ def judge(
     teachers: Sequence[Checkpoint],
     faces: FaceTensors,
     options: TrainOptions,
+    recipe: Recipe,
     fabric: Fabric,
     console: Console,
 ) -> Lessons:
@@ -144,7 +136,7 @@ def judge(
         console.print(f"{network.spec.model} teaches, at {teacher.crop.size} pixels")
         seen = faces
         if teacher.crop.size != faces.crops.shape[1]:
-            seen, _ = load_splits(options, load_recipe(options.recipe_path), teacher.crop, console)
+            seen, _ = load_splits(options, recipe, teacher.crop, console)
         if not torch.equal(seen.labels, faces.labels):
             raise TrainingError(
                 f"expected the {len(faces)} training faces at {teacher.crop.size} pixels too, got "
@@ -190,14 +182,13 @@ def train_in(options: TrainOptions) -> None:
     console = Console(stderr=True, quiet=not fabric.is_global_zero)
     crop = recipe.crop.spec(build_network(recipe).spec.input_size)
     train, valid = load_splits(options, recipe, crop, console)
-    trainer = Trainer(recipe, train, valid, crop, folder, fabric)
-    if first is not None:
-        trainer.start_from(first.network, first.sha256)
+    trainer = Trainer(recipe, train, valid, folder, fabric, first)
     fabric.barrier()  # every process has seen the folder before one writes into it
     if fabric.is_global_zero and not options.resume:
         folder.start(origin)
     if teachers:
-        trainer.learn_from(lessons_of(teachers, train, options, fabric, console), origin.teachers)
+        lessons = lessons_of(teachers, train, options, recipe, fabric, console)
+        trainer.learn_from(lessons, origin.teachers)
     if options.resume:
         trainer.resume()
     if fabric.is_global_zero and not trainer.finished:
@@ -213,13 +204,14 @@ def lessons_of(
     teachers: Sequence[Checkpoint],
     train: FaceTensors,
     options: TrainOptions,
+    recipe: Recipe,
     fabric: Fabric,
     console: Console,
 ) -> Lessons:
     """Return the teachers' answers from the run folder, written there before by one process."""
     folder = RunFolder(options.output)
     if fabric.is_global_zero and folder.load_lessons() is None:
-        folder.save_lessons(judge(teachers, train, options, fabric, console))
+        folder.save_lessons(judge(teachers, train, options, recipe, fabric, console))
     fabric.barrier()
     lessons = folder.load_lessons()
     assert lessons is not None

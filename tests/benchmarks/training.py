@@ -57,7 +57,7 @@ def build_trainer(name: str, batch: int, kind: tuple[str, bool], device: str, fo
     )
     recipe = replace(recipe, method=replace(recipe.method, warmup_epochs=0))  # type: ignore[type-var]
     fabric = build_fabric(device, precision)
-    trainer = Trainer(recipe, faces, faces, recipe.crop.spec(size), RunFolder(folder), fabric)
+    trainer = Trainer(recipe, faces, faces, RunFolder(folder), fabric)
     trainer.model.train()
     return trainer
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -36,27 +37,33 @@ def crops(valid_faces: Path) -> NDArray[np.uint8]:
     return load_crops(read_data(str(valid_faces)), CropSpec(size=SIZE, margin=0.0))
 
 
+@pytest.fixture
+def export(tmp_path: Path, command: Command, checkpoint: Path, valid_faces: Path) -> Callable[..., Bundle]:
+    """Export the small checkpoint with these arguments too, compared on the faces of `valid_faces`."""
+
+    def run(*arguments: object) -> Bundle:
+        path = tmp_path / "x.fer"
+        done = command("export", checkpoint, "--parity-data", valid_faces, *arguments, "--output", path)
+        assert done.code == 0, done.errors
+        return Bundle.load(path)
+
+    return run
+
+
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
 @pytest.mark.parametrize("target", TARGETS)
 def test_the_embedding_is_an_output(
     target: str,
     precision: str,
-    tmp_path: Path,
-    command: Command,
-    checkpoint: Path,
+    export: Callable[..., Bundle],
     small: ExpressionNetwork,
     crops: NDArray[np.uint8],
     train_faces: Path,
-    valid_faces: Path,
 ) -> None:
     for package in PACKAGES[target]:
         pytest.importorskip(package)
-    arguments = ["--target", target, "--precision", precision, "--parity-data", valid_faces, "--embedding"]
-    if precision == "int8":
-        arguments += ["--calibration-data", train_faces, "--samples", 100]
-    done = command("export", checkpoint, *arguments, "--output", tmp_path / "x.fer")
-    assert done.code == 0, done.errors
-    bundle = Bundle.load(tmp_path / "x.fer")
+    calibration = ["--calibration-data", train_faces, "--samples", 100] if precision == "int8" else []
+    bundle = export("--target", target, "--precision", precision, "--embedding", *calibration)
     assert bundle.spec.outputs == NAMES
     expected, got = TorchAnswers(small)(crops), load_engine(bundle).run(crops)
     assert expected.embedding is not None and got.embedding is not None
@@ -75,12 +82,8 @@ def test_the_embedding_is_an_output(
     np.testing.assert_array_equal(reference.rows(np.array(rows)).embedding, expected.embedding)
 
 
-def test_nobody_who_does_not_ask_gets_one(
-    tmp_path: Path, command: Command, checkpoint: Path, valid_faces: Path
-) -> None:
-    arguments = ["--target", "onnx", "--parity-data", valid_faces, "--output", tmp_path / "x.fer"]
-    assert command("export", checkpoint, *arguments).code == 0
-    bundle = Bundle.load(tmp_path / "x.fer")
+def test_nobody_who_does_not_ask_gets_one(export: Callable[..., Bundle]) -> None:
+    bundle = export("--target", "onnx")
     reference = bundle.reference()
     assert bundle.spec.outputs == OUTPUTS and reference is not None and reference.embedding is None
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.training.tiny_run import tiny_run
 from training.averaging import WeightAverage
 from training.data.faces import load_faces
 from training.evaluation import evaluate
@@ -19,21 +20,7 @@ from training.loop import Trainer
 from training.models import ExpressionNetwork, build, calibrated
 from training.models.balancing import ReliabilityBalancing
 from training.models.checkpoint import load_checkpoint
-from training.session import TrainOptions, train_run
-
-RECIPE = """
-name = "tiny"
-[network]
-model = "grefel-lite"
-classes = 3
-input_size = 32
-[optimiser]
-epochs = 2
-batch_size = 8
-average = 0.9
-[method]
-training_delta = 3.5
-"""
+from training.session import train_run
 
 
 def shifted(network: ExpressionNetwork, by: float) -> None:
@@ -84,11 +71,10 @@ def test_a_run_validates_and_keeps_the_average(
         return step(trainer, *arguments)
 
     monkeypatch.setattr(Trainer, "train_step", watched)
-    recipe, output = tmp_path / "tiny.toml", tmp_path / "run"
-    recipe.write_text(RECIPE, encoding="utf-8")
-    train_run(
-        TrainOptions(recipe_path=recipe, data=str(noise_data), output=output, device="cpu", resume=False)
-    )
+    optimiser = {"batch_size": 8, "average": 0.9}
+    run = tiny_run(tmp_path, noise_data, optimiser=optimiser, method={"training_delta": 3.5})
+    train_run(run)
+    output = run.output
     state, last = load_file(output / "state.safetensors"), load_file(output / "last.safetensors")
     different = 0
     for name, tensor in last.items():

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from training.models import build, calibrated
 from training.models.balancing import (
+    BalancingOptions,
     ReliabilityBalancing,
     confidence,
     first_weight,
@@ -84,7 +85,8 @@ def make_head(
     seed: int, classes: int = 5, anchors: int = 3, delta: float = 1.0, slots: int = 4, scale: float = 1.0
 ) -> ReliabilityBalancing:
     """Build a float64 head in eval mode whose every tensor, running statistics included, is random."""
-    head = ReliabilityBalancing(DIM, classes, anchors=anchors, delta=delta, slots=slots).double().eval()
+    options = BalancingOptions(anchors=anchors, delta=delta, slots=slots)
+    head = ReliabilityBalancing(DIM, classes, options).double().eval()
     generator = torch.Generator().manual_seed(seed)
     for name, tensor in head.state_dict().items():
         if tensor.is_floating_point():
@@ -259,7 +261,7 @@ def test_the_attentive_module_has_the_published_size() -> None:
 
     The value projection is the third of it that can learn.
     """
-    head = ReliabilityBalancing(768, 8)
+    head = ReliabilityBalancing(768, 8, BalancingOptions())
     value = sum(p.numel() for p in head.attentive_correction.parameters())
     assert 90_000 <= 3 * value <= 110_000
     assert head.anchor_correction.anchors.numel() == 61_440

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 
 from edge_fer.errors import TrainingError
 from edge_fer.preprocess import CropSpec
+from tests.training.tiny_run import tiny_run, train_until
 from training.data.augment import AugmentOptions, Mixing
 from training.data.faces import FaceTensors, load_faces
 from training.devices import build_fabric
@@ -26,21 +27,6 @@ from training.run import RunFolder
 from training.session import TrainOptions, train_run
 
 CPU = torch.device("cpu")
-RECIPE = """
-name = "tiny"
-[network]
-model = "grefel-lite-s"
-classes = 3
-input_size = 32
-[optimiser]
-epochs = 2
-batch_size = 12
-learning_rate = 3e-3
-checkpoint_every = 2
-[distillation]
-share = {share}
-embedding = {embedding}
-"""
 
 
 @pytest.fixture
@@ -56,10 +42,10 @@ def teacher(tmp_path: Path) -> tuple[Path, ExpressionNetwork]:
 
 def options(folder: Path, data: Path, name: str, **changes: object) -> TrainOptions:
     """Return what `train` is asked for; share and embedding go into the recipe."""
-    recipe = folder / f"{name}.toml"
-    values = {"share": changes.pop("share", 0.0), "embedding": changes.pop("embedding", 0.0)}
-    recipe.write_text(RECIPE.format(**values), encoding="utf-8")
-    return TrainOptions(recipe_path=recipe, data=str(data), output=folder / name, device="cpu", **changes)  # type: ignore[arg-type]
+    shares = {name: changes.pop(name, 0.0) for name in ("share", "embedding")}
+    optimiser = {"batch_size": 12, "learning_rate": 3e-3, "checkpoint_every": 2}
+    run = tiny_run(folder, data, name, optimiser=optimiser, distillation=shares)
+    return replace(run, **changes)  # type: ignore[arg-type]
 
 
 def test_several_teachers_speak_as_one() -> None:
@@ -125,7 +111,7 @@ def test_the_teacher_is_in_the_targets_and_in_the_total(
         augment=AugmentOptions(mixup=0.2 if mixed else 0.0),
     )
     fabric = build_fabric("cpu", "32-true")
-    trainer = Trainer(recipe, faces, faces, recipe.crop.spec(32), RunFolder(tmp_path), fabric)
+    trainer = Trainer(recipe, faces, faces, RunFolder(tmp_path), fabric)
     answers = Lessons(torch.rand(3, 3).softmax(dim=1), torch.randn(3, 6))
     chosen = torch.tensor([2, 0])
     trainer.learn_from(answers, ("0" * 64,))
@@ -161,16 +147,7 @@ def test_a_run_with_a_teacher_is_the_same_when_resumed(
     asked = {"share": 0.5, "embedding": 1.0, "teachers": (teacher[0], second)}
     whole, broken = (options(tmp_path, noise_data, name, **asked) for name in ("whole", "broken"))
     train_run(whole)
-    save = Trainer.save
-
-    def stop(trainer: Trainer) -> None:
-        save(trainer)
-        if trainer.progress.step == 8:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(Trainer, "save", stop)
-        train_run(broken)
+    train_until(8, broken, monkeypatch)
     monkeypatch.delattr("training.session.teach")  # what the teacher said lies in the folder
     train_run(replace(broken, resume=True))
     for name in ("last", "state", "lessons"):

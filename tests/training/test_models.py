@@ -22,7 +22,7 @@ from training.models.cross_attention import (
     relative_position_index,
 )
 from training.models.grefel_lite import SIZES
-from training.models.network import NetworkSpec
+from training.models.network import NetworkSpec, standardise
 
 
 def ruled(network: ExpressionNetwork) -> ExpressionNetwork:
@@ -47,6 +47,13 @@ def blueprint() -> ExpressionNetwork:
     """The published encoder under POSTER++'s head, without storage: for counting and shapes."""
     with torch.device("meta"):
         return build("grefel", classes=7, input_size=224, head="linear").eval()
+
+
+def test_faces_are_standardised_with_channels_last() -> None:
+    pixels = torch.rand(2, 3, 4, 5)
+    images = standardise(pixels, build("shufflenet_v1", input_size=32))
+    assert images.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(images[:, 1], (pixels[:, 1] - 0.456) / 0.224)
 
 
 def test_the_published_encoder_has_its_published_size(blueprint: ExpressionNetwork) -> None:

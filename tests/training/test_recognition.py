@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,25 +13,14 @@ from torch.nn import functional
 from edge_fer.errors import CheckpointError
 from edge_fer.preprocess import CropSpec
 from tests.training.grefel_reference import weight_by_rule
+from tests.training.tiny_run import tiny_run
 from training.models import build
 from training.models.checkpoint import load_checkpoint, save_checkpoint
 from training.models.recognition import RecognitionEncoder, load_recognition
-from training.session import TrainOptions, train_run
+from training.session import train_run
 
 # Stride and whether the input is added, of the fifteen blocks in the published order.
 BLOCKS = [(2, False), *[(1, True)] * 4, (2, False), *[(1, True)] * 6, (2, False), *[(1, True)] * 2]
-RECIPE = """
-name = "tiny"
-[network]
-model = "mobilefacenet"
-classes = 3
-input_size = 32
-[optimiser]
-epochs = 1
-batch_size = 24
-learning_rate = 1e-30
-weight_decay = 0.0
-"""
 
 
 def weights(seed: int) -> dict[str, torch.Tensor]:
@@ -104,14 +94,10 @@ def test_other_tensors_are_refused() -> None:
 
 def run(folder: Path, data: Path, start: Path) -> Path:
     """Train one epoch at a rate that moves nothing; return the last checkpoint."""
-    (folder / "tiny.toml").write_text(RECIPE, encoding="utf-8")
-    output = folder / "run"
-    train_run(
-        TrainOptions(
-            recipe_path=folder / "tiny.toml", data=str(data), output=output, device="cpu", start=start
-        )
-    )
-    return output / "last.safetensors"
+    still = {"epochs": 1, "learning_rate": 1e-30, "weight_decay": 0.0}
+    asked = tiny_run(folder, data, network={"model": "mobilefacenet"}, optimiser=still)
+    train_run(replace(asked, start=start))
+    return asked.output / "last.safetensors"
 
 
 def test_a_run_starts_from_recognition_weights(tmp_path: Path, noise_data: Path) -> None:

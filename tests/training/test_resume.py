@@ -23,6 +23,7 @@ from typer.testing import CliRunner
 
 import cli
 from edge_fer.preprocess import CropSpec
+from tests.training.tiny_run import tiny_recipe
 from training.learner import Learner
 from training.methods.method import Terms
 from training.models.checkpoint import load_checkpoint
@@ -33,25 +34,7 @@ from training.session import TrainOptions, train_run
 
 ROOT = Path(__file__).resolve().parents[2]
 # Nine batches an epoch: 72 faces.
-RECIPE = """
-name = "tiny"
-[network]
-model = "grefel-lite"
-classes = 3
-input_size = 32
-[optimiser]
-epochs = 3
-batch_size = 8
-learning_rate = 3e-3
-precision = "{precision}"
-average = {average}
-checkpoint_every = 2
-[method]
-anchor = 0.1
-centre = 0.1
-[weights]
-licence = "Apache-2.0"
-"""
+OPTIMISER = {"epochs": 3, "batch_size": 8, "learning_rate": 3e-3, "checkpoint_every": 2}
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +44,13 @@ def recipes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     files = {}
     for precision, average in (("32-true", 0.0), ("bf16-mixed", 0.9)):
         files[precision] = folder / f"{precision}.toml"
-        files[precision].write_text(RECIPE.format(precision=precision, average=average), encoding="utf-8")
+        text = tiny_recipe(
+            network={"model": "grefel-lite"},
+            optimiser={**OPTIMISER, "precision": precision, "average": average},
+            method={"anchor": 0.1, "centre": 0.1},
+            weights={"licence": "Apache-2.0"},
+        )
+        files[precision].write_text(text, encoding="utf-8")
     return files
 
 
@@ -137,15 +126,7 @@ def uninterrupted(
     def folder(precision: str) -> Path:
         if precision not in done:
             output = tmp_path_factory.mktemp("whole") / precision
-            train_run(
-                TrainOptions(
-                    recipe_path=recipes[precision],
-                    data=str(noise_data),
-                    output=output,
-                    device="cpu",
-                    resume=False,
-                )
-            )
+            train(recipes[precision], noise_data, output, resume=False)
             done[precision] = output
         return done[precision]
 
@@ -346,7 +327,7 @@ def test_a_loss_that_is_no_number_is_named(
     recipes: dict[str, Path], noise_data: Path, tmp_path: Path
 ) -> None:
     wild = tmp_path / "wild.toml"
-    wild.write_text(recipes["32-true"].read_text().replace("3e-3", "1e30"), encoding="utf-8")
+    wild.write_text(recipes["32-true"].read_text().replace("rate = 0.003", "rate = 1e30"), encoding="utf-8")
     text = refusal(command(wild, noise_data, tmp_path / "run"))
     assert re.search(r"step 1: the loss term classification is not finite", text), text
     assert {path.name for path in (tmp_path / "run").iterdir()} == {"recipe.json", "environment.jsonl"}

@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import load_file
 
 from edge_fer.errors import TrainingError
+from tests.training.tiny_run import Table, tiny_run
 from training.data.augment import AugmentOptions
 from training.learner import Learner, Parcel
 from training.loop import Trainer
@@ -24,35 +25,14 @@ from training.models.checkpoint import load_checkpoint
 from training.session import TrainOptions, train_run
 
 ROOT = Path(__file__).resolve().parents[2]
-OFF = "\n".join(f"{f.name} = 0" for f in fields(AugmentOptions) if f.name != "erase_area")
+OFF = {f.name: 0 for f in fields(AugmentOptions) if f.name != "erase_area"}
 # Adam would turn differences of rounding into steps of its own size.
-SAME = 'frozen_norms = true\nkind = "sgd"'
-RECIPE = """
-name = "tiny"
-[network]
-model = "grefel-lite-s"
-classes = 3
-input_size = 32
-dropout = 0
-{network}
-[optimiser]
-epochs = 2
-batch_size = 24
-learning_rate = 1e-3
-checkpoint_every = 1
-{optimiser}
-[method]
-{method}
-[augment]
-"""
+SAME = {"frozen_norms": True, "kind": "sgd"}
 
 
-def options(folder: Path, data: Path, name: str, **tables: str) -> TrainOptions:
-    """Return what `train` is asked for; the tables' lines go into the recipe."""
-    recipe = folder / f"{name}.toml"
-    lines = {"network": "", "optimiser": "", "method": "", **tables}
-    recipe.write_text(RECIPE.format(**lines) + OFF, encoding="utf-8")
-    return TrainOptions(recipe_path=recipe, data=str(data), output=folder / name, device="cpu")
+def options(folder: Path, data: Path, name: str = "run", /, **tables: Table) -> TrainOptions:
+    """Return what `train` is asked for, with no augmentation and no dropout."""
+    return tiny_run(folder, data, name, network={"dropout": 0}, augment=OFF, **tables)
 
 
 def lines_of(folder: Path, kind: str) -> list[dict[str, Any]]:
@@ -66,7 +46,7 @@ def losses(folder: Path) -> list[float]:
 
 def test_a_batch_in_parts_is_the_same_batch(tmp_path: Path, noise_data: Path) -> None:
     whole = options(tmp_path, noise_data, "whole", optimiser=SAME)
-    parts = options(tmp_path, noise_data, "parts", optimiser=f"{SAME}\naccumulate = 3")
+    parts = options(tmp_path, noise_data, "parts", optimiser={**SAME, "accumulate": 3})
     for run in (whole, parts):
         train_run(run)
     assert losses(parts.output) == pytest.approx(losses(whole.output), abs=1e-5)
@@ -74,12 +54,11 @@ def test_a_batch_in_parts_is_the_same_batch(tmp_path: Path, noise_data: Path) ->
     assert all(torch.allclose(left[name], right[name], atol=1e-6) for name in left)
 
 
-@pytest.mark.parametrize("method", ['name = "grefel"', 'name = "cross_entropy"'])
+@pytest.mark.parametrize("method", ["grefel", "cross_entropy"])
 def test_two_processes_are_one_with_the_double_batch(method: str, tmp_path: Path, noise_data: Path) -> None:
     """With BatchNorms in eval mode: the statistics of a batch are those of half of it on each of two."""
-    runs = {
-        name: options(tmp_path, noise_data, name, optimiser=SAME, method=method) for name in ("one", "two")
-    }
+    tables = {"optimiser": SAME, "method": {"name": method}}
+    runs = {name: options(tmp_path, noise_data, name, **tables) for name in ("one", "two")}
     train_run(runs["one"])
     command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "cli.py", "train"]
     asked = runs["two"]
@@ -114,25 +93,20 @@ def test_two_processes_are_one_with_the_double_batch(method: str, tmp_path: Path
 
 def test_a_batch_that_does_not_come_out_even_is_refused(tmp_path: Path, noise_data: Path) -> None:
     with pytest.raises(TrainingError, match=r"a multiple of 5 \(1 processes times accumulate 5\).*got 24"):
-        train_run(options(tmp_path, noise_data, "run", optimiser="accumulate = 5"))
+        train_run(options(tmp_path, noise_data, optimiser={"accumulate": 5}))
     assert not (tmp_path / "run").exists()
 
 
 def test_patience_ends_a_run(tmp_path: Path, noise_data: Path) -> None:
-    run = options(
-        tmp_path, noise_data, "run", optimiser="patience = 2\nfrozen_norms = true", method="warmup_epochs = 0"
-    )
-    text = run.recipe_path.read_text(encoding="utf-8")
-    text = text.replace("1e-3", "1e-12").replace("epochs = 2", "epochs = 9")  # nothing ever gets better
-    run.recipe_path.write_text(text, encoding="utf-8")
+    still = {"learning_rate": 1e-12, "frozen_norms": True}  # nothing ever gets better
+    optimiser = {"epochs": 9, "patience": 2, **still}
+    run = options(tmp_path, noise_data, optimiser=optimiser, method={"warmup_epochs": 0})
     train_run(run)
     assert [line["epoch"] for line in lines_of(run.output, "validation")] == [0, 1, 2]
 
 
 def test_minutes_end_a_run_and_the_rate_with_it(tmp_path: Path, noise_data: Path) -> None:
-    run = options(tmp_path, noise_data, "run", optimiser="minutes = 0.05")
-    text = run.recipe_path.read_text(encoding="utf-8")
-    run.recipe_path.write_text(text.replace("epochs = 2", "epochs = 100000"), encoding="utf-8")
+    run = options(tmp_path, noise_data, optimiser={"epochs": 100_000, "minutes": 0.05})
     train_run(run)
     trained = lines_of(run.output, "train")
     assert 1 < len(trained) < 300_000
@@ -145,7 +119,7 @@ def test_minutes_end_a_run_and_the_rate_with_it(tmp_path: Path, noise_data: Path
 
 def test_sharpness_changes_what_is_learnt_and_not_the_statistics(tmp_path: Path, noise_data: Path) -> None:
     flat = options(tmp_path, noise_data, "flat")
-    sharp = options(tmp_path, noise_data, "sharp", optimiser="sharpness = 0.05")
+    sharp = options(tmp_path, noise_data, "sharp", optimiser={"sharpness": 0.05})
     for run in (flat, sharp):
         train_run(run)
     left, right = (load_file(run.output / "last.safetensors") for run in (flat, sharp))
@@ -162,7 +136,7 @@ def test_memory_that_runs_out_suggests_parts(
 
     monkeypatch.setattr(Learner, "forward", greedy)
     with pytest.raises(TrainingError, match=r"out of memory with 24 faces .*accumulate = 2 .*parts of 12"):
-        train_run(options(tmp_path, noise_data, "run"))
+        train_run(options(tmp_path, noise_data))
 
 
 @pytest.fixture
@@ -188,7 +162,7 @@ def full_disk(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
 def test_a_full_disk_loses_no_earlier_checkpoint(
     first: int, tmp_path: Path, noise_data: Path, full_disk: Callable[[int], None]
 ) -> None:
-    run = options(tmp_path, noise_data, "run")
+    run = options(tmp_path, noise_data)
     full_disk(first)  # recipe, three states, then last, best and the state of the epoch
     with pytest.raises(TrainingError, match=r"the disk is full; every checkpoint .* stays: .* --resume"):
         train_run(run)
@@ -200,7 +174,7 @@ def test_a_full_disk_loses_no_earlier_checkpoint(
 
 
 def test_a_run_folder_tells_what_was_run(tmp_path: Path, noise_data: Path) -> None:
-    run = options(tmp_path, noise_data, "run")
+    run = options(tmp_path, noise_data)
     train_run(run)
     validation = lines_of(run.output, "validation")
     summary = (run.output / "summary.md").read_text(encoding="utf-8")
@@ -216,7 +190,7 @@ def test_a_run_folder_tells_what_was_run(tmp_path: Path, noise_data: Path) -> No
 
 
 def test_the_state_of_a_run_has_everything_of_the_method(tmp_path: Path, noise_data: Path) -> None:
-    run = options(tmp_path, noise_data, "run")
+    run = options(tmp_path, noise_data)
     seen: list[Trainer] = []
     resume = Trainer.run
     try:

@@ -14,8 +14,7 @@ from training.models import ExpressionNetwork, HeadOutput, MapEncoder, standardi
 def feature_maps(network: ExpressionNetwork, faces: torch.Tensor) -> torch.Tensor:
     """Return the encoder's maps (B, C, h, w) of faces (B, 3, S, S) in 0..1, RGB."""
     assert isinstance(network.encoder, MapEncoder)
-    images = standardise(faces, network)
-    return network.encoder.forward_map(images.contiguous(memory_format=torch.channels_last))
+    return network.encoder.forward_map(standardise(faces, network))
 
 
 def judge(network: ExpressionNetwork, maps: torch.Tensor) -> HeadOutput:

@@ -16,7 +16,7 @@ from torch.nn.functional import cross_entropy, dropout, normalize, one_hot
 
 from edge_fer.errors import TrainingError
 from training.methods.distillation import neighbourhoods
-from training.methods.method import Batch, Embed, Method, Moment, Rule, Terms, TrainingSet
+from training.methods.method import Batch, Method, Moment, Rule, Terms, TrainingSet
 from training.methods.modes import eval_mode
 from training.models import ExpressionNetwork, MapEncoder, standardise
 
@@ -198,19 +198,10 @@ class Dmue(Method):
         self.heads_of_branches = nn.ModuleList(nn.Linear(width, known, bias=False) for _ in range(classes))
         self.uncertainty = UncertaintyEstimator(classes)
 
-    def begin_epoch(
-        self, network: ExpressionNetwork, rows: torch.Tensor, embed: Embed, moment: Moment
-    ) -> bool:
-        """Start every branch from the last stage that the run begins with, which may have been trained."""
-        if moment.epoch == 0:
-            for branch in self.branches:
-                branch.load_state_dict(map_encoder(network).last.state_dict())
-        return False
-
     def forward(self, network: ExpressionNetwork, batch: Batch, moment: Moment) -> Terms:
         """Return classification (L_wce), soft, similarity, auxiliary, and whether the batch was complete."""
         encoder, options, labels = map_encoder(network), self.options, batch.labels
-        images = standardise(batch.faces, network).contiguous(memory_format=torch.channels_last)
+        images = standardise(batch.faces, network)
         trunk = encoder.trunk(images)
         maps = encoder.last(trunk)
         embedding = encoder.pool(maps)

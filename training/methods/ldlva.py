@@ -222,6 +222,7 @@ class Ldlva(Method):
         super().__init__(options, network, faces)
         self.options = options
         self.neighbours = options.neighbours
+        self.squared_similarity = options.similarity == "squared-l2"
         dim, count = network.encoder.embedding_dim, len(faces.labels)
         assert isinstance(dim, int)
         self.calibration = Calibration(dim)

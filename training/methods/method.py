@@ -98,14 +98,18 @@ class Method(nn.Module):
         heads: the heads it can train, its own choice first.
         name: how recipes call it.
         neighbours: K, how many neighbours of every face it needs.
+        squared_similarity: whether their similarity is of the squared distance instead of the absolute one.
     """
 
     name: ClassVar[str]
     heads: ClassVar[tuple[str, ...]] = ("linear",)
     neighbours: int = 0
+    squared_similarity: bool = False
 
     def __init__(self, options: Any, network: ExpressionNetwork, faces: TrainingSet) -> None:
         """Prepare to train `network` on `faces`; `options` is the method's own frozen dataclass.
+
+        The network has the weights that the run begins with, a checkpoint's where there is one.
 
         Raises:
             TrainingError: the network or the faces lack what the method needs (a feature map, a class).
@@ -114,8 +118,7 @@ class Method(nn.Module):
 
     def see(self, network: ExpressionNetwork, faces: torch.Tensor) -> HeadOutput:
         """Return what the network says of faces (B, 3, S, S) in 0..1."""
-        images = standardise(faces, network)
-        return network(images.contiguous(memory_format=torch.channels_last))  # type: ignore[no-any-return]
+        return network(standardise(faces, network))  # type: ignore[no-any-return]
 
     def begin_epoch(
         self, network: ExpressionNetwork, rows: torch.Tensor, embed: Embed, moment: Moment

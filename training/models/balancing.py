@@ -7,6 +7,7 @@ over all anchors, per-sample attentive correction, guarded square roots and divi
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -106,39 +107,47 @@ class PrimaryClassifier(nn.Sequential):
 BALANCING = ("none", "anchors", "attention", "both")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BalancingOptions:
+    """What the head is made of.
+
+    `balancing` leaves out one correction or both, as in GReFEL Table 2; without any, `probabilities` are
+    `primary`. `anchors` is K per class, `delta` the temperature of their similarity (Eq. 14), `slots` the m
+    of the attentive correction. `dropout` is the primary classifier's, before its BatchNorm where
+    `printed_order` is set.
+    """
+
+    balancing: str = "both"
+    anchors: int = 10
+    delta: float = 1.0
+    slots: int = 5
+    dropout: float = 0.5
+    printed_order: bool = False
+
+
 class ReliabilityBalancing(nn.Module):
     """Primary classifier, both corrections and the confidence-weighted mixtures (Eq. 9-19).
 
-    `balancing` leaves out one correction or both, as in GReFEL Table 2; without any, `probabilities` are
-    `primary`. A `temperature` T other than 1 turns the corrected distribution p into p^(1/T), normalised
+    A `temperature` T other than 1 turns the corrected distribution p into p^(1/T), normalised
     (Guo et al. 2017): labels stay, probabilities become as sure as they are right.
     """
 
     takes_map: ClassVar[bool] = False
 
     def __init__(
-        self,
-        dim: int,
-        classes: int,
-        *,
-        anchors: int = 10,
-        delta: float = 1.0,
-        slots: int = 5,
-        dropout: float = 0.5,
-        temperature: float = 1.0,
-        balancing: str = "both",
-        printed_order: bool = False,
+        self, dim: int, classes: int, options: BalancingOptions, *, temperature: float = 1.0
     ) -> None:
-        if balancing not in BALANCING:
-            raise ValueError(f"expected balancing {', '.join(BALANCING)}, got {balancing!r}")
+        o = options
+        if o.balancing not in BALANCING:
+            raise ValueError(f"expected balancing {', '.join(BALANCING)}, got {o.balancing!r}")
         super().__init__()
         self.temperature = temperature
-        self.primary = PrimaryClassifier(dim, classes, dropout=dropout, printed_order=printed_order)
+        self.primary = PrimaryClassifier(dim, classes, dropout=o.dropout, printed_order=o.printed_order)
         self.anchor_correction = (
-            AnchorCorrection(dim, classes, anchors, delta) if balancing in ("anchors", "both") else None
+            AnchorCorrection(dim, classes, o.anchors, o.delta) if o.balancing in ("anchors", "both") else None
         )
         self.attentive_correction = (
-            AttentiveCorrection(dim, classes, slots) if balancing in ("attention", "both") else None
+            AttentiveCorrection(dim, classes, o.slots) if o.balancing in ("attention", "both") else None
         )
 
     def forward(self, embedding: torch.Tensor) -> HeadOutput:

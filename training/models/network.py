@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from edge_fer.labels import LABELS
-from training.models.balancing import HeadOutput, ReliabilityBalancing
+from training.models.balancing import BalancingOptions, HeadOutput, ReliabilityBalancing
 from training.models.encoder import MapEncoder
 from training.models.grefel import GrefelEncoder
 from training.models.grefel_lite import SIZES, LiteEncoder
@@ -143,17 +143,15 @@ def build_head(spec: NetworkSpec, encoder: nn.Module) -> nn.Module:
         return VECTOR_HEADS[spec.head](dim, classes, temperature=temperature)
     if spec.head != "balanced":
         raise ValueError(f"expected head {', '.join(HEADS[:-1])} or {HEADS[-1]}, got {spec.head!r}")
-    return ReliabilityBalancing(
-        dim,
-        classes,
+    options = BalancingOptions(
+        balancing=spec.balancing,
         anchors=spec.anchors,
         delta=spec.delta,
         slots=spec.slots,
         dropout=spec.dropout,
-        temperature=temperature,
-        balancing=spec.balancing,
         printed_order=spec.printed_order,
     )
+    return ReliabilityBalancing(dim, classes, options, temperature=temperature)
 
 
 class ExpressionNetwork(nn.Module):
@@ -190,10 +188,14 @@ def calibrated(network: ExpressionNetwork, temperature: float) -> ExpressionNetw
 
 
 def standardise(faces: torch.Tensor, network: ExpressionNetwork) -> torch.Tensor:
-    """Subtract the network's mean and divide by its standard deviation; faces (..., 3, S, S) in 0..1."""
+    """Return the network's input: less its mean, over its standard deviation, channels last in memory.
+
+    Args:
+        faces: (B, 3, S, S) in 0..1, RGB.
+    """
     mean = torch.tensor(network.spec.mean, device=faces.device).reshape(3, 1, 1)
     std = torch.tensor(network.spec.std, device=faces.device).reshape(3, 1, 1)
-    return (faces - mean) / std
+    return ((faces - mean) / std).contiguous(memory_format=torch.channels_last)
 
 
 def build_from_spec(spec: NetworkSpec) -> ExpressionNetwork:

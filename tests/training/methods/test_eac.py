@@ -4,32 +4,25 @@ from __future__ import annotations
 
 import copy
 import math
-from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
 from tests.training.methods.tiny_training import (
-    batch_of,
+    NOW,
     falls,
+    maps_of_passes,
+    refused,
     tiny_faces,
     tiny_network,
     train_tiny,
     training_set,
+    voted_batch,
 )
 from training.methods.attention_maps import class_attention_maps
 from training.methods.eac import Eac, EacOptions, flip_consistency, rules
-from training.methods.method import Batch, Moment
 from training.models import ExpressionNetwork, standardise
-
-NOW = Moment(epoch=0, epochs=1, step=0, steps=1)
-
-
-def small_batch() -> Batch:
-    batch = batch_of(*tiny_faces(), torch.arange(9))
-    votes = torch.randn(9, 3, generator=torch.Generator().manual_seed(3)).softmax(dim=-1)
-    return replace(batch, targets=votes)
 
 
 def eac(network: ExpressionNetwork, **options: float) -> Eac:
@@ -60,7 +53,7 @@ def test_constant_maps_and_exact_mirror_images_are_consistent() -> None:
 
 
 def test_the_loss_classifies_the_faces_alone_and_compares_both_maps() -> None:
-    network, batch = tiny_network().eval(), small_batch()
+    network, batch = tiny_network().eval(), voted_batch()
     with torch.no_grad():
         said = network(standardise(batch.faces, network))
         maps, mirrored = (
@@ -80,14 +73,8 @@ def test_the_loss_classifies_the_faces_alone_and_compares_both_maps() -> None:
 
 
 def test_consistency_trains_both_passes_but_not_the_head() -> None:
-    network, batch = tiny_network(), small_batch()
-    passes: list[torch.Tensor] = []
-
-    def remember(module: object, given: object, maps: torch.Tensor) -> None:
-        maps.retain_grad()
-        passes.append(maps)
-
-    network.encoder.last.register_forward_hook(remember)
+    network, batch = tiny_network(), voted_batch()
+    passes = maps_of_passes(network)
     eac(network)(network, batch, NOW)["consistency"].backward()
     assert len(passes) == 2
     assert all(float(maps.grad.abs().max()) > 0 for maps in passes if maps.grad is not None)
@@ -96,7 +83,7 @@ def test_consistency_trains_both_passes_but_not_the_head() -> None:
 
 
 def test_without_erasing_of_its_own_the_mirror_image_is_of_the_same_pixels() -> None:
-    faces = small_batch().faces
+    faces = voted_batch().faces
     same, mirrored = eac(tiny_network()).views(faces)
     torch.testing.assert_close(same, faces, rtol=0, atol=0)
     torch.testing.assert_close(mirrored, faces.flip(-1), rtol=0, atol=0)
@@ -123,7 +110,7 @@ def test_faces_and_mirror_images_are_erased_independently_and_repeatably() -> No
 
 
 def test_the_erased_views_are_what_is_compared() -> None:
-    network, batch = tiny_network().eval(), small_batch()
+    network, batch = tiny_network().eval(), voted_batch()
     method = eac(network, erase=1.0)
     torch.manual_seed(1)
     views = method.views(batch.faces)
@@ -163,6 +150,4 @@ def test_it_trains(erase: float) -> None:
     ],
 )
 def test_options_no_run_can_use_are_named(option: str, value: float) -> None:
-    assert all(good for *_, good in rules(EacOptions()))
-    refused = rules(replace(EacOptions(), **{option: value}))
-    assert [name for name, _, _, good in refused if not good] == [option]
+    assert refused(rules, EacOptions(), option, value) == [option]

@@ -9,53 +9,24 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from training.loop import Trainer
+from tests.training.tiny_run import tiny_run, train_until
 from training.methods import METHODS
 from training.models.checkpoint import load_checkpoint
-from training.session import TrainOptions, train_run
-
-RECIPE = """
-name = "tiny"
-[network]
-model = "grefel-lite-s"
-classes = 3
-input_size = 32
-[optimiser]
-epochs = 2
-batch_size = 24
-learning_rate = 1e-3
-average = 0.9
-checkpoint_every = 1
-[data]
-valence_arousal = "prototypes"
-{data}
-[method]
-name = "{name}"
-"""
+from training.session import train_run
 
 
 @pytest.mark.parametrize("name", sorted(METHODS))
 def test_a_run_stopped_anywhere_is_the_same_when_resumed(
     name: str, tmp_path: Path, noise_data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recipe = tmp_path / "recipe.toml"
-    data = 'sampler = "balanced"' if name == "dmue" else ""
-    recipe.write_text(RECIPE.format(name=name, data=data), encoding="utf-8")
-    whole, broken = (
-        TrainOptions(recipe_path=recipe, data=str(noise_data), output=tmp_path / part, device="cpu")
-        for part in ("whole", "broken")
-    )
+    tables = {
+        "optimiser": {"average": 0.9},
+        "data": {"valence_arousal": "prototypes"} | ({"sampler": "balanced"} if name == "dmue" else {}),
+        "method": {"name": name},
+    }
+    whole, broken = (tiny_run(tmp_path, noise_data, part, **tables) for part in ("whole", "broken"))
     train_run(whole)
-    save = Trainer.save
-
-    def stop(trainer: Trainer) -> None:
-        save(trainer)
-        if trainer.progress.step == 4:  # in the second of two epochs
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(Trainer, "save", stop)
-        train_run(broken)
+    train_until(4, broken, monkeypatch)  # in the second of two epochs
     train_run(replace(broken, resume=True))
     for file in ("state", "last", "best"):
         left, right = (load_file(run.output / f"{file}.safetensors") for run in (whole, broken))

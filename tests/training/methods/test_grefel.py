@@ -22,7 +22,7 @@ from training.methods.grefel import (
 )
 from training.methods.method import Batch, Moment, TrainingSet
 from training.models import DEFAULTS, ExpressionNetwork, build_from_spec
-from training.models.balancing import BALANCING, HeadOutput, ReliabilityBalancing
+from training.models.balancing import BALANCING, BalancingOptions, HeadOutput, ReliabilityBalancing
 
 CLASSES, ANCHORS, DIM, BATCH = 4, 3, 6, 5
 FACES = TrainingSet(labels=torch.tensor([0, 0, 0, 1, 1, 2, 2, 3]), classes=CLASSES)
@@ -42,9 +42,8 @@ def network(balancing: str = "both", **changes: Any) -> ExpressionNetwork:
 
 def head(balancing: str) -> ReliabilityBalancing:
     torch.manual_seed(2)
-    return (
-        ReliabilityBalancing(DIM, CLASSES, anchors=ANCHORS, dropout=0.0, balancing=balancing).double().eval()
-    )
+    options = BalancingOptions(balancing=balancing, anchors=ANCHORS, dropout=0.0)
+    return ReliabilityBalancing(DIM, CLASSES, options).double().eval()
 
 
 def entropy_confidence(p: np.ndarray) -> np.ndarray:

@@ -11,16 +11,19 @@ import torch
 
 from edge_fer.errors import TrainingError
 from tests.training.methods.tiny_training import (
-    batch_of,
+    NOW,
     falls,
+    maps_of_passes,
+    refused,
     tiny_faces,
     tiny_network,
     train_tiny,
     training_set,
+    voted_batch,
 )
 from training.methods import rac_rsl
 from training.methods.attention_maps import class_attention_maps
-from training.methods.method import Batch, Moment, TrainingSet
+from training.methods.method import Batch, TrainingSet
 from training.methods.rac_rsl import (
     TRANSFORMS,
     RacRsl,
@@ -33,7 +36,6 @@ from training.methods.rac_rsl import (
 )
 from training.models import ExpressionNetwork, standardise
 
-NOW = Moment(epoch=0, epochs=1, step=0, steps=1)
 # Surprise, fear, disgust, happiness, sadness, anger, neutral.
 RAF_DB = (1290, 281, 717, 4772, 1982, 705, 2524)
 PRINTED = (0.6712, 2.9315, 1.1740, 0.2141, 0.4518, 1.1933, 0.3642)  # B by systems §4.2
@@ -47,12 +49,6 @@ def generated(*shape: int, seed: int = 0) -> torch.Tensor:
 def faces_with(counts: tuple[int, ...]) -> TrainingSet:
     labels = torch.cat([torch.full((count,), label) for label, count in enumerate(counts)])
     return TrainingSet(labels=labels, classes=len(counts))
-
-
-def small_batch() -> Batch:
-    return replace(
-        batch_of(*tiny_faces(), torch.arange(9)), targets=generated(9, 3, seed=3).softmax(dim=-1).float()
-    )
 
 
 def method_on(network: ExpressionNetwork, **options: object) -> RacRsl:
@@ -163,7 +159,7 @@ def reference(network: ExpressionNetwork, batch: Batch, options: RacRslOptions) 
     ],
 )
 def test_the_loss_is_that_of_the_variant(options: RacRslOptions) -> None:
-    network, batch = tiny_network().eval(), small_batch()
+    network, batch = tiny_network().eval(), voted_batch()
     terms = RacRsl(options, network, training_set(FEW))(network, batch, NOW)
     classification, consistency = reference(network, batch, options)
     assert terms["classification"].item() == pytest.approx(classification, rel=1e-5)
@@ -174,14 +170,8 @@ def test_the_loss_is_that_of_the_variant(options: RacRslOptions) -> None:
 
 @pytest.mark.parametrize("transform", list(TRANSFORMS))
 def test_consistency_trains_both_passes_but_not_the_head(transform: str) -> None:
-    network, batch = tiny_network(), small_batch()
-    passes: list[torch.Tensor] = []
-
-    def remember(module: object, given: object, maps: torch.Tensor) -> None:
-        maps.retain_grad()
-        passes.append(maps)
-
-    network.encoder.last.register_forward_hook(remember)
+    network, batch = tiny_network(), voted_batch()
+    passes = maps_of_passes(network)
     method_on(network, transform=transform)(network, batch, NOW)["consistency"].backward()
     assert len(passes) == 2
     assert all(maps.grad is not None and float(maps.grad.abs().max()) > 0 for maps in passes)
@@ -191,7 +181,7 @@ def test_consistency_trains_both_passes_but_not_the_head(transform: str) -> None
 @pytest.mark.parametrize("variant", ["paper", "code"])
 @pytest.mark.parametrize("transform", list(TRANSFORMS))
 def test_it_takes_batches_in_bfloat16(variant: str, transform: str) -> None:
-    network, batch = tiny_network().eval(), small_batch()
+    network, batch = tiny_network().eval(), voted_batch()
     method = method_on(network, variant=variant, transform=transform)
     losses = []
     for dtype in (torch.float32, torch.bfloat16):
@@ -279,6 +269,4 @@ def test_it_trains(options: RacRslOptions) -> None:
     ],
 )
 def test_options_no_run_can_use_are_named(option: str, value: object) -> None:
-    assert all(good for *_, good in rules(RacRslOptions()))
-    refused = rules(replace(RacRslOptions(), **{option: value}))  # type: ignore[arg-type]
-    assert [name for name, _, _, good in refused if not good] == [option]
+    assert refused(rules, RacRslOptions(), option, value) == [option]

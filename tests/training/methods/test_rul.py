@@ -2,37 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
 
 from tests.training.methods.tiny_training import (
-    CLASSES,
-    SIZE,
-    batch_of,
+    NOW,
     falls,
     tiny_faces,
+    tiny_network,
     train_tiny,
     training_set,
+    voted_batch,
 )
-from training.methods.method import Batch, Moment
 from training.methods.rul import Rul, RulOptions, mixed_features, rules, uncertainty
-from training.models import ExpressionNetwork, build, standardise
-
-NOW = Moment(epoch=0, epochs=1, step=0, steps=1)
-
-
-def rul_network() -> ExpressionNetwork:
-    torch.manual_seed(0)
-    return build("grefel-lite-s", classes=CLASSES, input_size=SIZE, head="rul")
-
-
-def small_batch() -> Batch:
-    batch = batch_of(*tiny_faces(), torch.arange(9))
-    votes = torch.randn(9, 3, generator=torch.Generator().manual_seed(3)).softmax(dim=-1)
-    return replace(batch, targets=votes)
+from training.models import ExpressionNetwork, standardise
 
 
 def rul(network: ExpressionNetwork) -> Rul:
@@ -65,7 +49,7 @@ def branch_by_hand(branch: torch.nn.Sequential, maps: np.ndarray) -> np.ndarray:
 
 
 def test_the_loss_is_half_with_each_label_of_a_random_pair() -> None:
-    network, batch = rul_network(), small_batch()
+    network, batch = tiny_network(head="rul"), voted_batch()
     method = rul(network)
     for _ in range(3):  # statistics of its own for every norm
         method(network, batch, NOW)
@@ -92,13 +76,13 @@ def test_the_loss_is_half_with_each_label_of_a_random_pair() -> None:
 
 
 def test_pairs_change_from_step_to_step() -> None:
-    network, batch = rul_network().eval(), small_batch()
+    network, batch = tiny_network(head="rul").eval(), voted_batch()
     method = rul(network).eval()
     assert len({method(network, batch, NOW)["total"].item() for _ in range(4)}) > 1
 
 
 def test_inference_is_the_linear_layer_on_the_mean_alone() -> None:
-    network, batch = rul_network().eval(), small_batch()
+    network, batch = tiny_network(head="rul").eval(), voted_batch()
     with torch.no_grad():
         said = network(standardise(batch.faces, network))
         maps = network.encoder.forward_map(standardise(batch.faces, network)).double().numpy()
@@ -111,7 +95,7 @@ def test_inference_is_the_linear_layer_on_the_mean_alone() -> None:
 
 
 def test_the_gradient_reaches_mean_variance_and_encoder() -> None:
-    network, batch = rul_network(), small_batch()
+    network, batch = tiny_network(head="rul"), voted_batch()
     method = rul(network)
     terms = method(network, batch, NOW)
     assert not terms["uncertainty"].requires_grad
@@ -123,7 +107,7 @@ def test_the_gradient_reaches_mean_variance_and_encoder() -> None:
 
 
 def test_it_trains_and_keeps_its_branch_with_the_run() -> None:
-    network = rul_network()
+    network = tiny_network(head="rul")
     method = rul(network)
     history = train_tiny(method, network)
     # Half of a mixture's target is its partner's: the loss cannot fall to zero.

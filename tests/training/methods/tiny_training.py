@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
 import torch
 
-from training.methods.method import Batch, Method, Moment, Neighbours, TrainingSet
+from training.methods.method import Batch, Method, Moment, Neighbours, Rule, TrainingSet
 from training.models import ExpressionNetwork, build
 
 CLASSES, SIZE, PER_CLASS = 3, 32, 12
 STEPS = 30
+NOW = Moment(epoch=0, epochs=1, step=0, steps=1)
 
 
-def tiny_network(seed: int = 0) -> ExpressionNetwork:
+def tiny_network(seed: int = 0, head: str = "linear") -> ExpressionNetwork:
     torch.manual_seed(seed)
-    return build("grefel-lite-s", classes=CLASSES, input_size=SIZE, head="linear")
+    return build("grefel-lite-s", classes=CLASSES, input_size=SIZE, head=head)
 
 
 def tiny_faces(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -42,6 +47,25 @@ def batch_of(faces: torch.Tensor, labels: torch.Tensor, rows: torch.Tensor, neig
         )
     targets = torch.nn.functional.one_hot(labels[rows], CLASSES).float()
     return Batch(faces=faces[rows], labels=labels[rows], targets=targets, rows=rows, neighbours=near)
+
+
+def voted_batch(rows: torch.Tensor | None = None) -> Batch:
+    """Return the batch of these rows, else of the first nine, with made-up votes as targets."""
+    batch = batch_of(*tiny_faces(), torch.arange(9) if rows is None else rows)
+    votes = torch.randn(len(batch.rows), CLASSES, generator=torch.Generator().manual_seed(3))
+    return replace(batch, targets=votes.softmax(dim=-1))
+
+
+def maps_of_passes(network: ExpressionNetwork) -> list[torch.Tensor]:
+    """Return a list that gets the encoder's maps of every pass from now on, and they keep their gradient."""
+    passes: list[torch.Tensor] = []
+
+    def remember(module: object, given: object, maps: torch.Tensor) -> None:
+        maps.retain_grad()
+        passes.append(maps)
+
+    network.encoder.last.register_forward_hook(remember)
+    return passes
 
 
 def train_tiny(method: Method, network: ExpressionNetwork, epoch: int = 0) -> dict[str, list[float]]:
@@ -74,3 +98,9 @@ def train_tiny(method: Method, network: ExpressionNetwork, epoch: int = 0) -> di
 def falls(values: list[float], factor: float = 0.7) -> bool:
     """Whether the last five values are on average below `factor` times the first five."""
     return sum(values[-5:]) < factor * sum(values[:5])
+
+
+def refused(rules: Callable[[Any], tuple[Rule, ...]], options: Any, option: str, value: object) -> list[str]:
+    """Return which options the rules refuse once one has this value; before, they refuse none."""
+    assert all(good for *_, good in rules(options))
+    return [name for name, _, _, good in rules(replace(options, **{option: value})) if not good]

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_fer.errors import RecipeError
+from tests.training.sweeps.columns import COLUMNS
 from training.sweeps.grid import load_grid, parse_grid, slug
 from training.sweeps.grids import GRIDS, grid_names
 
@@ -46,24 +47,9 @@ TEXTS = {"grefel-table": "grefel", "grefel-supplement": "grefel-supplement", "ld
     "rac-rsl": "rac-rsl",
 }
 
-GRID = """
-title = "Losses"
-data = "faces"
-recipe = "base.toml"
+GRID = f"""{COLUMNS}
 [notes]
 a = "impossible"
-[[figures]]
-name = "Accuracy"
-figure = "accuracy"
-[[figures]]
-name = "F1"
-figure = "macro_f1"
-[[conditions]]
-name = "clean"
-[[conditions]]
-name = "noisy"
-data = "others"
-set.data.noise = 0.1
 [[rows]]
 name = "one"
 published = "68.15^a 0.632 - ."

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_fer.errors import RecipeError, TrainingError
+from tests.training.sweeps.columns import COLUMNS
 from training.recipe import load_recipe
 from training.sweeps.grid import Grid, load_grid, parse_grid
 from training.sweeps.grids import grid_names
@@ -30,23 +31,9 @@ seed = 7
 [method]
 smoothing = 0.3
 """
-GRID = """
-title = "Losses"
-data = "faces"
-recipe = "base.toml"
+GRID = f"""
 set.optimiser.batch_size = 8
-[[figures]]
-name = "Accuracy"
-figure = "accuracy"
-[[figures]]
-name = "F1"
-figure = "macro_f1"
-[[conditions]]
-name = "clean"
-[[conditions]]
-name = "noisy"
-data = "others"
-set.data.noise = 0.1
+{COLUMNS}
 set.method.anchor = 0.5
 [[rows]]
 name = "K = 1"

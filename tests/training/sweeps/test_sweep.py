@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 import cli
 from edge_fer.errors import TrainingError
 from edge_fer.parity import metrics
+from tests.training.tiny_run import tiny_recipe
 from training.evaluation import normalise
 from training.models.checkpoint import load_checkpoint
 from training.run import RunFolder
@@ -21,20 +22,9 @@ from training.sweeps import session
 from training.sweeps.grids import grid_names
 from training.sweeps.outcome import Outcome
 
-BASE = """
-name = "base"
-[network]
-model = "grefel-lite"
-classes = 3
-input_size = 32
-[optimiser]
-epochs = 2
-batch_size = 24
-learning_rate = 3e-3
-checkpoint_every = 1
-[method]
-warmup_epochs = 0
-"""
+BASE = tiny_recipe(
+    network={"model": "grefel-lite"}, optimiser={"learning_rate": 3e-3}, method={"warmup_epochs": 0}
+)
 GRID = """
 title = "Two cells"
 data = "noise"
