@@ -42,6 +42,7 @@ class CalibrationSet:
         warning: for the certificate; None when there is nothing to warn of.
         confidence: (N,) float32, the float model's `reliability` of each face; None: chosen by class only.
         scored_by: SHA-256 that identifies that model, a bundle's digest.
+        labels: what the faces' label numbers mean.
     """
 
     data: str
@@ -51,13 +52,14 @@ class CalibrationSet:
     warning: str | None
     confidence: NDArray[np.float32] | None = None
     scored_by: str | None = None
+    labels: tuple[str, ...] = LABELS
 
     def to_json(self, folder: Path) -> str:
         """Return the manifest's text; files are named relative to `folder`, the manifest's own."""
         entries: list[dict[str, object]] = [
             {
                 "file": os.path.relpath(face.path.resolve(), folder.resolve()),
-                "label": None if face.label is None else LABELS[face.label],
+                "label": None if face.label is None else self.labels[face.label],
                 "sha256": hashlib.sha256(face.path.read_bytes()).hexdigest(),
             }
             for face in self.faces
@@ -115,7 +117,7 @@ def choose_faces(
     places, crops = draw(faces, crop, order, wanted, exclude, progress)
     warning = check_size(faces.name, min(len(places), samples), explicit=explicit)
     drawn = tuple(faces.faces[place] for place in places)
-    pool = CalibrationSet(faces.name, drawn, np.stack(crops), seed, warning)
+    pool = CalibrationSet(faces.name, drawn, np.stack(crops), seed, warning, labels=faces.labels)
     if confidence is None:
         return pool
     scores = np.asarray(confidence(pool.crops), np.float32)
@@ -186,7 +188,7 @@ def whole_manifest(
     scores = read_confidence(path, [entry.get("confidence") for entry in about["faces"]])
     warning = check_size(str(path), len(faces.faces), explicit=explicit or bool(warned))
     crops = load_crops(faces, crop, progress)
-    return CalibrationSet(faces.name, faces.faces, crops, seed, warning, scores, bundle)
+    return CalibrationSet(faces.name, faces.faces, crops, seed, warning, scores, bundle, faces.labels)
 
 
 def read_confidence(path: Path, values: list[object]) -> NDArray[np.float32] | None:

@@ -137,7 +137,6 @@ def _compare(
     loaded = [Bundle.load(path) for path in paths]
     faces = None if data is None else _read_faces(data)
     values = {} if faces is None else {column: column_values(faces, column) for column in columns}
-    labels = None if faces is None else label_numbers(faces)
     shared = None if other is None else _read_reference(other)
     crops: dict[CropSpec, NDArray[np.uint8]] = {}
     reports: list[Json] = []
@@ -146,6 +145,7 @@ def _compare(
         if faces is not None and bundle.spec.input not in crops:
             crops[bundle.spec.input] = _load_crops(faces, bundle.spec.input)
         reference = bundle.reference() if shared is None else shared
+        labels = None if faces is None else label_numbers(faces, bundle.spec.labels)
         given = Faces(reference, crops.get(bundle.spec.input), values, labels)
         total = 0 if given.crops is None else len(given.crops)
         engine = load_engine(bundle, options)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +15,14 @@ from numpy.typing import NDArray
 
 from edge_fer.errors import InputError
 from edge_fer.images import folder_images, read_image
-from edge_fer.labels import LABELS, canonical
+from edge_fer.labels import LABELS, LABELS_WITH_OTHER, OTHER, canonical
 from edge_fer.preprocess import CropSpec, crop_whole
 
 MANIFEST_FORMAT = "edge-fer-manifest-1"
 FERPLUS_LABELS_FILE = "fer2013new.csv"
 _EXPECTED = "a folder per class, ferplus:DIR, a .csv or a manifest .json"
 _FERPLUS_PREFIX = "ferplus:"
+_OTHER_LAYOUT = re.compile(r"[a-z]{2,}[0-9]*:(?!//).")  # two letters: C: is a drive
 _FERPLUS_SPLITS = {
     "train": ("Training", "FER2013Train"),
     "valid": ("PublicTest", "FER2013Valid"),
@@ -35,7 +37,7 @@ class Face:
 
     Attributes:
         path: The picture file.
-        label: Index into LABELS, or None when not known.
+        label: Index into the labels of its set, or None when not known.
         votes: Eight vote counts in the order of LABELS (FER+ only), else None.
         columns: What a CSV says of it beside file and label, by column.
     """
@@ -48,7 +50,7 @@ class Face:
 
 @dataclass(frozen=True, slots=True)
 class FaceSet:
-    """A data set in a fixed order; `note` says in words what was left out."""
+    """A data set in a fixed order, of LABELS or LABELS_WITH_OTHER; `note` says in words what was left out."""
 
     name: str
     labels: tuple[str, ...]
@@ -62,7 +64,7 @@ def read_data(data: str) -> FaceSet:
     Args:
         data: A folder with one sub-folder per class; `ferplus:DIR[:train|valid|test]` (valid when not said);
             a `.csv` with the columns file (relative to the CSV) and label; or a manifest `.json`, whose file
-            hashes are checked.
+            hashes are checked. A set with the label `other` has it in the place of contempt.
 
     Raises:
         InputError: missing, empty or malformed; the text names the file and line.
@@ -75,7 +77,7 @@ def read_data(data: str) -> FaceSet:
     if path.is_dir():
         faces = _read_folder(path)
     elif not path.exists():
-        raise InputError(f"{data}: no such file or folder; expected {_EXPECTED}")
+        raise InputError(f"{data}: no such file or folder; expected {_EXPECTED}{_advice(data)}")
     elif path.suffix.lower() == ".csv":
         faces = _read_csv(path)
     elif path.suffix.lower() == ".json":
@@ -84,7 +86,7 @@ def read_data(data: str) -> FaceSet:
         raise InputError(f"{data}: expected {_EXPECTED}")
     if not faces:
         raise InputError(f"{data}: expected at least one face, got none")
-    return FaceSet(path.resolve().stem, LABELS, tuple(faces), "")
+    return _one_set(data, path.resolve().stem, faces)
 
 
 def load_crops(
@@ -120,7 +122,7 @@ def _read_folder(folder: Path) -> list[Face]:
     faces: list[Face] = []
     for entry in classes:
         try:
-            label = LABELS.index(canonical(entry.name))
+            label = _number(entry.name)
         except InputError as error:
             raise InputError(f"{entry}: {error}") from None
         faces += [Face(path, label, None) for path in folder_images(entry)]
@@ -192,11 +194,36 @@ def _csv_rows(path: Path, columns: tuple[str, ...]) -> list[tuple[int, dict[str,
         raise InputError(f"{path}: expected a UTF-8 CSV file: {error}") from None
 
 
+def _advice(data: str) -> str:
+    """Say how DATA that only training reads becomes DATA that everything reads."""
+    if not _OTHER_LAYOUT.match(data):
+        return ""
+    return f"; a layout of training becomes one by: python -m training.data.csv_of {data} --output D.csv"
+
+
+def _number(name: str) -> int:
+    """Return the index into LABELS, or one beyond for `other`; `_one_set` settles it."""
+    return (*LABELS, OTHER).index(canonical(name))
+
+
+def _one_set(data: str, name: str, faces: Sequence[Face]) -> FaceSet:
+    contempt, other = len(LABELS) - 1, len(LABELS)
+    found = {face.label for face in faces}
+    if other not in found:
+        return FaceSet(name, LABELS, tuple(faces), "")
+    if contempt in found:
+        raise InputError(
+            f"{data}: expected contempt or {OTHER} as the eighth label, got both; leave the faces of one out"
+        )
+    moved = (replace(face, label=contempt) if face.label == other else face for face in faces)
+    return FaceSet(name, LABELS_WITH_OTHER, tuple(moved), "")
+
+
 def _label_index(name: str | None, where: str) -> int | None:
     if not name:
         return None
     try:
-        return LABELS.index(canonical(name))
+        return _number(name)
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
 
@@ -214,9 +241,11 @@ def _read_csv(path: Path) -> list[Face]:
     return faces
 
 
-def label_numbers(faces: FaceSet) -> NDArray[np.int64]:
-    """Return the label of each face, (N,) int64, -1 where it is not known."""
-    return np.array([-1 if face.label is None else face.label for face in faces.faces], dtype=np.int64)
+def label_numbers(faces: FaceSet, labels: Sequence[str]) -> NDArray[np.int64]:
+    """Return the place of each face's label among `labels`, (N,) int64; -1: not known, or not among them."""
+    places = {name: place for place, name in enumerate(labels)}
+    numbers = [-1 if face.label is None else places.get(faces.labels[face.label], -1) for face in faces.faces]
+    return np.array(numbers, dtype=np.int64)
 
 
 def column_values(faces: FaceSet, column: str) -> list[str]:

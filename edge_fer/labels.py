@@ -1,4 +1,4 @@
-"""The eight emotions, in the one order used everywhere, and the table of other data sets' names for them."""
+"""The eight labels, in the one order used everywhere, and the table of other data sets' names for them."""
 
 from __future__ import annotations
 
@@ -15,6 +15,9 @@ LABELS: tuple[str, ...] = (
     "contempt",
 )
 LABELS_7: tuple[str, ...] = LABELS[:7]
+OTHER = "other"
+# The eighth class of Aff-Wild2 is everything else, not contempt; no set has both.
+LABELS_WITH_OTHER: tuple[str, ...] = (*LABELS_7, OTHER)
 
 # Names seen in FER2013, RAF-DB, AffectNet, ExpW, CK+, JAFFE, MMI and KDEF, each as written there in lower
 # case.
@@ -38,16 +41,16 @@ _ALIASES: dict[str, str] = {
 
 
 def canonical(name: str) -> str:
-    """Return this project's name of an emotion given any data set's name for it, in any case.
+    """Return this project's name of a label given any data set's name for it, in any case.
 
     Raises:
         InputError: the name is not an emotion known here.
     """
     key = name.strip().lower()
-    if key in LABELS:
+    if key in LABELS or key == OTHER:
         return key
     if key in _ALIASES:
         return _ALIASES[key]
     raise InputError(
-        f"unknown emotion {name!r}: expected one of {', '.join(LABELS)} (or an alias such as happy)"
+        f"unknown emotion {name!r}: expected one of {', '.join(LABELS)}, {OTHER} (or an alias such as happy)"
     )

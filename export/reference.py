@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from edge_fer.engines.base import Outputs
-from edge_fer.faces import FaceSet, face_hash
+from edge_fer.faces import FaceSet, face_hash, label_numbers
 from edge_fer.samples import Reference
 from export.wrapper import FusedGraph
 from training.models import ExpressionNetwork
@@ -46,9 +46,8 @@ def make_reference(
     A label the network does not have counts as none.
     """
     outputs = answer(crops)
-    known = [-1 if f.label is None or f.label >= len(labels) else f.label for f in faces.faces]
     return Reference(
-        labels=np.array(known, np.int16),
+        labels=label_numbers(faces, labels).astype(np.int16),
         hashes=np.array([face_hash(crop) for crop in crops], dtype="<U64"),
         probabilities=outputs.probabilities,
         primary=outputs.primary,

@@ -8,7 +8,6 @@ import torch
 from lightning.fabric import Fabric
 
 from edge_fer.errors import TrainingError
-from edge_fer.labels import LABELS
 from training.data.augment import Mixing, build_augmentation, draw_mixing
 from training.data.faces import FaceTensors
 from training.data.neighbours import NearestFaces
@@ -27,7 +26,7 @@ class BatchMaker:
         self.augmentation = build_augmentation(recipe.augment).to(self.device)
         # The neighbours are not erased (LDLVA: only the centre is).
         self.around = build_augmentation(replace(recipe.augment, erase=0.0)).to(self.device)
-        labels = LABELS[: recipe.network.classes]
+        labels = faces.names[: recipe.network.classes]
         self.nearest = None
         if method.neighbours:
             squared = method.squared_similarity

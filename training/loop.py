@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 
 import torch
 from lightning.fabric import Fabric
@@ -17,61 +17,20 @@ from torch import nn
 from edge_fer.errors import TrainingError
 from training.averaging import WeightAverage
 from training.batches import BatchMaker, check_batch, check_parts
+from training.building import Start, build_method, build_network
 from training.data.faces import FaceTensors
 from training.data.order import batches, epoch_order
 from training.evaluation import Evaluation, embed, evaluate
 from training.learner import Learner, Parcel, assemble
-from training.methods import METHODS, name_of
 from training.methods.distillation import Lessons
-from training.methods.method import Method, Moment, Terms, TrainingSet
-from training.models import DEFAULTS, ExpressionNetwork, build_from_spec, calibrated
+from training.methods.method import Moment, Terms
+from training.models import ExpressionNetwork, calibrated
 from training.models.checkpoint import save_checkpoint
 from training.optimiser import at_sharpest, build_optimiser, kept_statistics, set_rates
 from training.options import Recipe
 from training.run import Progress, RunFolder
 
 Report = Callable[[Progress, "dict[str, object]"], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Start:
-    """The weights a run starts from and the SHA-256 of their file."""
-
-    network: ExpressionNetwork
-    sha256: str
-
-
-def build_network(recipe: Recipe) -> ExpressionNetwork:
-    """Build the recipe's network with weights from its seed.
-
-    Raises:
-        TrainingError: head, encoder and input size do not go together.
-    """
-    options = recipe.network
-    default = DEFAULTS[options.model]
-    spec = replace(
-        default,
-        labels=default.labels[: options.classes],
-        input_size=options.input_size or default.input_size,
-        head=options.head or METHODS[name_of(recipe.method)].method.heads[0],
-        anchors=options.anchors,
-        delta=options.delta,
-        slots=options.slots,
-        dropout=options.dropout,
-        balancing=options.balancing,
-        printed_order=options.printed_order,
-    )
-    torch.manual_seed(recipe.optimiser.seed)
-    try:
-        return build_from_spec(spec)
-    except ValueError as error:
-        raise TrainingError(f"{recipe.name}: {error}") from error
-
-
-def build_method(recipe: Recipe, network: ExpressionNetwork, faces: FaceTensors) -> Method:
-    """Build the recipe's method for `network` and the training faces."""
-    known = TrainingSet(labels=faces.labels, classes=len(network.spec.labels))
-    return METHODS[name_of(recipe.method)].method(recipe.method, network, known)
 
 
 class Trainer:
@@ -95,7 +54,7 @@ class Trainer:
         check_batch(recipe, faces, fabric.world_size)
         torch.use_deterministic_algorithms(True, warn_only=fabric.device.type != "cpu")
         self.folder, self.fabric = folder, fabric
-        self.network = build_network(recipe)
+        self.network = build_network(recipe, train.names)
         self.crop = recipe.crop.spec(self.network.spec.input_size)
         self.start = None if start is None else start.sha256
         if start is not None:

@@ -16,12 +16,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from edge_fer.errors import TrainingError
 from edge_fer.preprocess import CropSpec
+from training.building import Start, build_network
 from training.data.faces import FaceTensors, LoadOptions, drop_duplicates, load_faces
 from training.data.labelled import split_data
 from training.data.preparation import prepare
 from training.devices import build_fabric, choose_device
 from training.environment import describe_environment
-from training.loop import Start, Trainer, build_network
+from training.loop import Trainer
 from training.methods.distillation import Lessons, agree, teach
 from training.models.checkpoint import HEADER, Checkpoint, load_checkpoint, read_safetensors
 from training.models.recognition import RecognitionEncoder, load_recognition
@@ -52,16 +53,16 @@ def load_splits(
 ) -> tuple[FaceTensors, FaceTensors]:
     """Read both splits; training faces whose pixels are also validation faces are dropped."""
     train_data, valid_data = split_data(options.data)
-    classes = recipe.network.classes
 
     def tell(line: str) -> None:
-        console.print(line, highlight=False, markup=False)
+        # Without emoji=False `:train:` becomes a picture of one.
+        console.print(line, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
     how = LoadOptions(skip_bad=options.skip_bad, cache=options.cache, report=tell)
-    valid = load_faces(valid_data, crop, classes, how)
-    every = load_faces(train_data, crop, classes, how)
+    every = load_faces(train_data, crop, recipe.network.classes, how)
+    valid = load_faces(valid_data, crop, every.names, how)
     different = drop_duplicates(every, valid)
-    train = prepare(different, recipe.data, classes)
+    train = prepare(different, recipe.data, len(every.names))
     dropped = len(every) - len(different)
     tell(f"{len(train)} training faces ({dropped} duplicates dropped), {len(valid)} for validation")
     if len(train) < len(different):
@@ -99,22 +100,29 @@ def load_teachers(paths: Sequence[Path], recipe: Recipe) -> tuple[Checkpoint, ..
 
     Raises:
         CheckpointError: missing or damaged.
-        TrainingError: asked for and not given, or the other way round, or one knows other labels.
+        TrainingError: asked for and not given, or the other way round.
     """
     if recipe.distillation.asked_for != bool(paths):
         raise TrainingError(
             "expected --teacher CHECKPOINT exactly where the recipe has a [distillation] above 0; "
             f"{recipe.name} {'has none' if paths else 'has one'}"
         )
-    teachers = tuple(load_checkpoint(path) for path in paths)
-    expected = build_network(recipe).spec.labels
-    for path, teacher in zip(paths, teachers, strict=True):
+    return tuple(load_checkpoint(path) for path in paths)
+
+
+def check_labels(options: TrainOptions, teachers: Sequence[Checkpoint], labels: tuple[str, ...]) -> None:
+    """Refuse a teacher of other labels than the faces'.
+
+    Raises:
+        TrainingError: one knows others, or in another order.
+    """
+    for path, teacher in zip(options.teachers, teachers, strict=True):
         got = teacher.network.spec.labels
-        if expected != got:
+        if got != labels:
             raise TrainingError(
-                f"{path}: expected a teacher of {len(expected)} labels, got one of {len(got)}"
+                f"{path}: expected a teacher of {len(labels)} labels, got one of {len(got)}: the faces have "
+                f"{', '.join(labels)}, it has {', '.join(got)}"
             )
-    return teachers
 
 
 def judge(
@@ -182,6 +190,10 @@ def train_in(options: TrainOptions) -> None:
     console = Console(stderr=True, quiet=not fabric.is_global_zero)
     crop = recipe.crop.spec(build_network(recipe).spec.input_size)
     train, valid = load_splits(options, recipe, crop, console)
+    check_labels(options, teachers, train.names)
+    if first is not None and first.network.spec.labels != train.names:
+        before, after = first.network.spec.labels, train.names
+        console.print(f"weights of {', '.join(before)} begin as {', '.join(after)}", soft_wrap=True)
     trainer = Trainer(recipe, train, valid, folder, fabric, first)
     fabric.barrier()  # every process has seen the folder before one writes into it
     if fabric.is_global_zero and not options.resume:

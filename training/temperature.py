@@ -16,7 +16,7 @@ import torch
 import typer
 
 from edge_fer.cli_errors import guarded, notice
-from training.data.faces import FaceTensors, load_faces
+from training.data.faces import FaceTensors, LoadOptions, load_faces
 from training.evaluation import Evaluation, evaluate
 from training.models import calibrated
 from training.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -41,7 +41,7 @@ def main(
 ) -> None:
     """Write a checkpoint again with the temperature that calibrates it; prints the path."""
     old = load_checkpoint(checkpoint)
-    faces = load_faces(data, old.crop, len(old.network.spec.labels))
+    faces = load_faces(data, old.crop, old.network.spec.labels, LoadOptions(report=notice))
     temperature, figures = calibrate(old, faces, output)
     notice(
         f"temperature {temperature:.4f}: ECE {figures.ece:.4f}, NLL {figures.nll:.4f}, "

@@ -2,8 +2,8 @@
 
 Run as: python tests/benchmarks/loading.py FOLDER [--faces N] [--sizes 64 112 224]
 
-FOLDER holds pictures (png, jpg), at any depth. Batches are gathered in the order of an epoch and turned into
-floats on the CPU, as training does without a GPU; with one, the bytes are sent and turned there.
+FOLDER holds pictures (png, jpg), at any depth. Batches are what `training.batches` makes before it augments:
+rows of the mapped cache in the order of an epoch, sent as bytes to the GPU where there is one, floats there.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from edge_fer.images import SUFFIXES, read_image
 from edge_fer.preprocess import CropSpec, crop_whole
 from training.data.cache import cached, decode_all
-from training.data.feeding import feed
 from training.data.order import batches, epoch_order
+from training.devices import choose_device
 
 BATCH = 128
 REPEATS = 5
@@ -45,7 +45,7 @@ def nothing(*_: object) -> None:
     """Take what is reported and say nothing."""
 
 
-def row(paths: list[Path], size: int, folder: Path) -> str:
+def row(paths: list[Path], size: int, folder: Path, device: torch.device) -> str:
     """Return a line of the table."""
     crop, count = CropSpec(size=size, margin=0.0), len(paths)
     single = seconds(lambda: [crop_whole(read_image(path), crop) for path in paths])
@@ -58,18 +58,15 @@ def row(paths: list[Path], size: int, folder: Path) -> str:
 
     def gather() -> None:
         for _, rows in batches(order, BATCH, 0):
-            crops[rows].permute(0, 3, 1, 2).float() / 255.0
-
-    def ahead() -> None:
-        for _, _, got in feed(crops, batches(order, BATCH, 0), torch.device("cpu")):
-            got.permute(0, 3, 1, 2).float() / 255.0
+            crops[rows].to(device).permute(0, 3, 1, 2).float() / 255.0
+        if device.type == "cuda":
+            torch.cuda.synchronize()
 
     figures = (
         count / single,
         count / threads,
         count / build,
         used / seconds(gather, REPEATS),
-        used / seconds(ahead, REPEATS),
     )
     return f"| {size} | {' | '.join(f'{figure:,.0f}' for figure in figures)} | {1000 * opened:.1f} |"
 
@@ -84,12 +81,15 @@ def main() -> None:
     torch.set_num_threads(1)
     paths = sorted(path for path in options.folder.rglob("*") if path.suffix.lower() in SUFFIXES)
     paths = paths[: options.faces]
-    print(f"{len(paths)} faces, {os.cpu_count()} cores, batches of {BATCH} on one thread, faces/s:\n")
-    print("| crop | decoded by one | by all cores | into the cache | from it, floats | ahead | opened, ms |")
-    print("|---|---|---|---|---|---|---|")
+    device = torch.device(choose_device("auto"))
+    print(
+        f"{len(paths)} faces, {os.cpu_count()} cores, {device}, batches of {BATCH} on one thread, faces/s:\n"
+    )
+    print("| crop | decoded by one | by all cores | into the cache | batches from it | opened, ms |")
+    print("|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as temporary:
         for size in options.sizes:
-            print(row(paths, size, Path(temporary)))
+            print(row(paths, size, Path(temporary), device))
 
 
 if __name__ == "__main__":

@@ -43,6 +43,17 @@ def choose(
     return choose_faces(faces, HASH_CROP, samples=samples, seed=seed, exclude=exclude, explicit=True)
 
 
+def test_a_manifest_tells_other_from_contempt(tmp_path: Path) -> None:
+    for name in ("other", "contempt"):
+        drawn = read_data(str(draw_faces(tmp_path / name, {"fear": 3, name: 3}, seed=2)))
+        path = tmp_path / f"{name}.json"
+        path.write_text(choose(drawn, 6).to_json(tmp_path))
+        again = whole_manifest(path, HASH_CROP, explicit=True)
+        assert again.labels == read_data(str(path)).labels == drawn.labels
+        assert json.loads(again.to_json(tmp_path))["faces"] == json.loads(path.read_text())["faces"]
+        assert {entry["label"] for entry in json.loads(path.read_text())["faces"]} == {"fear", name}
+
+
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.integers(-1, 7), max_size=60), st.integers(0, 2**32))
 def test_every_prefix_of_the_order_is_balanced(labels: list[int], seed: int) -> None:

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from edge_fer.errors import InputError
-from edge_fer.faces import Face, FaceSet, column_values, face_hash, load_crops, read_data
+from edge_fer.faces import Face, FaceSet, column_values, face_hash, label_numbers, load_crops, read_data
 from edge_fer.images import read_image, write_image
-from edge_fer.labels import LABELS
+from edge_fer.labels import LABELS, LABELS_WITH_OTHER
 from edge_fer.preprocess import CropSpec
 
 HEADER = "Usage,Image name,neutral,happiness,surprise,sadness,anger,disgust,fear,contempt,unknown,NF"
@@ -158,6 +158,21 @@ def test_binary_csv_is_refused(tmp_path: Path) -> None:
     assert "UTF-8" in refused(tmp_path / "set.csv")
 
 
+def test_other_takes_the_place_of_contempt(tmp_path: Path) -> None:
+    a, b, c = (picture(tmp_path / "set" / name) for name in ("Other/a.png", "fear/b.png", "neutral/c.png"))
+    table = tmp_path / "set.csv"
+    table.write_text("file,label\nset/fear/b.png,fear\nset/Other/a.png,OTHER\nset/neutral/c.png,\n")
+    folder, listed = read_data(str(tmp_path / "set")), read_data(str(table))
+    assert folder.labels == listed.labels == LABELS_WITH_OTHER
+    assert folder.faces == (Face(a, 7, None), Face(b, 6, None), Face(c, 0, None))
+    assert listed.faces == (Face(b, 6, None), Face(a, 7, None), Face(c, None, None))
+    assert label_numbers(listed, LABELS_WITH_OTHER).tolist() == [6, 7, -1]
+    assert label_numbers(listed, LABELS).tolist() == [6, -1, -1]
+    assert label_numbers(folder, ("fear", "neutral")).tolist() == [-1, 0, 1]
+    picture(tmp_path / "set/contempt/d.png")
+    assert "expected contempt or other as the eighth label, got both" in refused(tmp_path / "set")
+
+
 def manifest(folder: Path, **changes: object) -> Path:
     digest = hashlib.sha256((folder / "a.png").read_bytes()).hexdigest()
     face = {"file": "a.png", "label": "happiness", "sha256": digest, **changes}
@@ -171,6 +186,7 @@ def test_manifest_is_read_and_verified(tmp_path: Path) -> None:
     path = picture(tmp_path / "a.png")
     assert read_data(str(manifest(tmp_path))).faces == (Face(path, 1, None),)
     assert read_data(str(manifest(tmp_path, label=None, file=str(path)))).faces == (Face(path, None, None),)
+    assert read_data(str(manifest(tmp_path, label="other"))).labels == LABELS_WITH_OTHER
     assert "has changed since" in refused(manifest(tmp_path, sha256="0" * 64))
     assert "cannot be read" in refused(manifest(tmp_path, file="b.png"))
     assert "unknown emotion" in refused(manifest(tmp_path, label="joyous"))

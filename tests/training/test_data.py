@@ -63,13 +63,16 @@ def test_votes_become_distributions_over_the_networks_classes(tmp_path: Path) ->
     assert every.votes.tolist() == [[float(vote) for vote in row[:8]] for row in votes]
     seven = load_faces(data, CROP, classes=7)  # the face of contempt is dropped, and contempt's votes
     assert seven.labels.tolist() == [0, 2]
-    assert seven.votes is not None and seven.votes.shape == (2, 7)
+    assert seven.votes is not None and torch.equal(seven.votes, every.votes[[0, 2], :7])
+    other = load_faces(data, CROP, ("happiness", "other", "neutral", "surprise"))
+    assert other.names == ("happiness", "other", "neutral", "surprise") and other.labels.tolist() == [2, 3]
+    assert other.votes is not None and other.votes.tolist() == [[1.0, 0.0, 6.0, 0.0], [2.0, 0.0, 0.0, 7.0]]
 
 
 def test_data_without_a_usable_face_is_refused(noise_data: Path, tmp_path: Path) -> None:
     folder = tmp_path / "contempt"
     shutil.copytree(noise_data / "valid" / "neutral", folder)
-    with pytest.raises(InputError, match="expected faces of the first 7 labels, got none"):
+    with pytest.raises(InputError, match=r"expected faces of the classes neutral, .*, fear, got none"):
         load_faces(str(tmp_path), CROP, classes=7)
     table = tmp_path / "faces.csv"
     table.write_text("file,label\ncontempt/00.png,contempt\ncontempt/01.png,\n", encoding="utf-8")

@@ -11,7 +11,7 @@ import pytest
 
 from edge_fer.errors import RecipeError
 from edge_fer.preprocess import FERPLUS_TEMPLATE
-from training.loop import build_network
+from training.building import build_network
 from training.models.checkpoint import load_checkpoint
 from training.recipe import load_recipe
 

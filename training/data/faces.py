@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import tempfile
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from edge_fer.errors import InputError
-from edge_fer.faces import FaceSet, face_hash
+from edge_fer.faces import FaceSet, face_hash, label_numbers
+from edge_fer.labels import LABELS
 from edge_fer.preprocess import CropSpec
 from training.data.cache import Crops, cached, decode_all
 from training.data.labelled import read_labelled
@@ -32,6 +34,7 @@ class FaceTensors:
         valence_arousal: (N, 2) float32 in -1..1, NaN where not annotated; None: of no face.
         groups: (N,) int64, which video each is of, from 0; None: no videos.
         folder: where the crops are mapped from; None: they are in memory.
+        names: of the C classes.
     """
 
     crops: torch.Tensor
@@ -40,6 +43,7 @@ class FaceTensors:
     valence_arousal: torch.Tensor | None = None
     groups: torch.Tensor | None = None
     folder: Path | None = None
+    names: tuple[str, ...] = LABELS
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -51,7 +55,14 @@ class FaceTensors:
         optional = (self.votes, self.valence_arousal, self.groups)
         votes, valence_arousal, groups = (None if some is None else some[rows] for some in optional)
         crops = self.crops[rows] if self.folder is None else _mapped_rows(self.crops, rows, self.folder)
-        return FaceTensors(crops, self.labels[rows], votes, valence_arousal, groups, self.folder)
+        return replace(
+            self,
+            crops=crops,
+            labels=self.labels[rows],
+            votes=votes,
+            valence_arousal=valence_arousal,
+            groups=groups,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,13 +84,15 @@ class LoadOptions:
     progress: Callable[[int, int], None] = lambda done, total: None
 
 
-def load_faces(data: str, crop: CropSpec, classes: int, options: LoadOptions | None = None) -> FaceTensors:
-    """Read DATA.
+def load_faces(
+    data: str, crop: CropSpec, classes: int | tuple[str, ...], options: LoadOptions | None = None
+) -> FaceTensors:
+    """Read DATA; faces of other classes are left out, and counted to `options.report`.
 
     Args:
         data: what `training.data.labelled.read_labelled` takes.
         crop: how a face is cut; only the whole-picture path is used.
-        classes: faces with a label beyond the network's classes are dropped.
+        classes: the names of a network's classes, or how many of the set's own are taken.
         options: how.
 
     Raises:
@@ -92,23 +105,41 @@ def load_faces(data: str, crop: CropSpec, classes: int, options: LoadOptions | N
         raise InputError(
             f"{data}: expected a label for every face, {unlabelled} have none; training needs labels"
         )
-    kept = tuple(face for face in faces.faces if face.label is not None and face.label < classes)
+    names = faces.labels[:classes] if isinstance(classes, int) else classes
+    numbers = label_numbers(faces, names)
+    kept = tuple(face for face, number in zip(faces.faces, numbers, strict=True) if number >= 0)
     if not kept:
-        raise InputError(f"{data}: expected faces of the first {classes} labels, got none")
-    faces = FaceSet(faces.name, faces.labels, kept, faces.note)
+        raise InputError(f"{data}: expected faces of the classes {', '.join(names)}, got none")
+    note = left_out(faces, names)
+    if note:
+        options.report(f"{faces.name}: {note}")
+    faces = replace(faces, faces=kept)
     loaded = _crops(faces, crop, options)
     mapped = options.cache is not None and loaded.pixels.nbytes > options.in_memory
     pixels = loaded.pixels if mapped or options.cache is None else np.array(loaded.pixels)
-    votes = [face.votes for face in kept if face.votes is not None]
     tensors = FaceTensors(
         torch.from_numpy(pixels),
-        torch.tensor([face.label for face in kept], dtype=torch.int64),
-        torch.tensor(np.asarray(votes, np.float32)[:, :classes]) if len(votes) == len(kept) else None,
+        torch.from_numpy(numbers[numbers >= 0]),
+        _votes(faces, names),
         _valence_arousal(faces),
         _groups(faces),
         options.cache if mapped else None,
+        names,
     )
     return tensors.take(_sound_rows(data, loaded, options))
+
+
+def left_out(faces: FaceSet, names: tuple[str, ...]) -> str:
+    """Say in words what the set itself and a network of these classes leave out; may be empty."""
+    given = [faces.labels[face.label] for face in faces.faces if face.label is not None]
+    beyond = Counter(name for name in given if name not in names)
+    parts = [faces.note] if faces.note else []
+    if beyond:
+        parts.append(
+            f"{beyond.total()} of {len(faces.faces)} faces left out, of classes that the network does not "
+            f"know: {', '.join(f'{name} {count}' for name, count in beyond.items())}"
+        )
+    return "; ".join(parts)
 
 
 def drop_duplicates(faces: FaceTensors, *others: FaceTensors) -> FaceTensors:
@@ -148,6 +179,19 @@ def _sound_rows(data: str, loaded: Crops, options: LoadOptions) -> torch.Tensor:
     if bad:
         options.report(f"{data}: {len(bad)} of {count} pictures left out that cannot be read")
     return torch.tensor([row for row in range(count) if row not in bad])
+
+
+def _votes(faces: FaceSet, names: tuple[str, ...]) -> torch.Tensor | None:
+    """Return the votes (N, C) for these classes, none for one that was not asked about; None: of no votes."""
+    votes = [face.votes for face in faces.faces if face.votes is not None]
+    if len(votes) < len(faces.faces):
+        return None
+    given = torch.tensor(votes)
+    chosen = torch.zeros(len(votes), len(names))
+    for place, name in enumerate(names):
+        if name in faces.labels:
+            chosen[:, place] = given[:, faces.labels.index(name)]
+    return chosen
 
 
 def _valence_arousal(faces: FaceSet) -> torch.Tensor | None:

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from edge_fer.errors import InputError
 from edge_fer.faces import FaceSet, read_data
-from edge_fer.labels import LABELS
-from edge_fer.output import write_text
 from training.data.folds import fold_rows
 from training.data.layouts import LAYOUTS
 
@@ -117,31 +113,6 @@ def split_data(data: str) -> tuple[str, str]:
         return str(root / "train"), str(root / "valid")
     expected = ", ".join(f"{name}:DIR" for name in (_FERPLUS, *LAYOUTS))
     raise InputError(f"{data}: expected {expected}, or a folder that holds train/ and valid/")
-
-
-def label_names(data: str) -> tuple[str, ...]:
-    """Return what the label numbers of DATA mean, without reading it: Aff-Wild2's eighth is `other`."""
-    layout = parse_source(data).layout
-    return LAYOUTS[layout].labels if layout else LABELS
-
-
-def write_csv(faces: FaceSet, path: Path) -> None:
-    """Write the faces as a CSV that every command takes as DATA, with all that is known of each but votes.
-
-    Raises:
-        InputError: the place cannot be written to.
-    """
-    columns = sorted({column for face in faces.faces for column in face.columns})
-    folder = path.parent.resolve()
-    text = io.StringIO()
-    rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(["file", "label", *columns])
-    for face in faces.faces:
-        picture = face.path.resolve()
-        file = picture.relative_to(folder) if picture.is_relative_to(folder) else picture
-        label = "" if face.label is None else faces.labels[face.label]
-        rows.writerow([file.as_posix(), label, *(face.columns.get(column, "") for column in columns)])
-    write_text(path, text.getvalue())
 
 
 def _fold(faces: FaceSet, place: tuple[int, int], split: str, data: str) -> FaceSet:

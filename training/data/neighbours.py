@@ -10,7 +10,7 @@ import torch
 
 from edge_fer.errors import TrainingError
 from training.data.chance import generator
-from training.models.checkpoint import read_safetensors, replace_file
+from training.models.checkpoint import read_safetensors
 
 SCALE = 0.5  # delta of the similarity
 # Where each emotion lies in the circumplex of Russell (1980): pleasant or not, calm or excited. Set by hand,
@@ -91,13 +91,6 @@ def prototype_valence_arousal(
     centres = torch.tensor([PROTOTYPES[name] for name in names])
     noise = torch.randn(len(labels), 2, generator=generator(seed, "valence-arousal"))
     return (centres[labels] + scatter * noise).clamp(-1.0, 1.0)
-
-
-def save_nearest(nearest: NearestFaces, path: Path) -> None:
-    """Write neighbours as safetensors, `rows` and `similarity`; whole or not at all."""
-    from safetensors.torch import save
-
-    replace_file(path, save({name: getattr(nearest, name).contiguous() for name in nearest.__slots__}))
 
 
 def load_nearest(path: Path, faces: int, count: int) -> NearestFaces:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edge_fer.errors import InputError
-from edge_fer.faces import FaceSet, face_hash, read_data
+from edge_fer.faces import face_hash, label_numbers
 from edge_fer.preprocess import CropSpec
-from training.data.faces import FaceTensors, load_faces
+from training.data.faces import FaceTensors, left_out, load_faces
+from training.data.labelled import read_labelled
 
 IDENTITY_CROP = CropSpec(size=48, margin=0.0)
 """The crops whose pixels make two sets the same, whatever size the networks see them at."""
@@ -52,25 +52,20 @@ def read_faces(data: str, crop: CropSpec, labels: tuple[str, ...]) -> LabelledFa
     Faces of classes that the network does not know are left out, which the note says.
 
     Raises:
-        InputError: unreadable data, faces without labels, none that the network knows, or other labels.
+        InputError: unreadable data, faces without labels, none that the network knows.
     """
-    listed = read_data(data)
-    known = listed.labels[: len(labels)]
-    if known != labels:
-        raise InputError(
-            f"{data}: expected faces of the network's classes ({', '.join(labels)}), got those of "
-            f"{', '.join(known)}; evaluate a checkpoint of these classes"
-        )
-    tensors = load_faces(data, crop, len(labels))
-    kept = [face for face in listed.faces if face.label is not None and face.label < len(labels)]
-    if [face.label for face in kept] != tensors.labels.tolist():
+    listed = read_labelled(data)
+    tensors = load_faces(data, crop, labels)
+    given = label_numbers(listed, labels)
+    kept = [face for face, number in zip(listed.faces, given, strict=True) if number >= 0]
+    if given[given >= 0].tolist() != tensors.labels.tolist():
         raise InputError(f"{data}: the faces changed while they were read; evaluate again")
     return LabelledFaces(
         tensors,
         labels,
         tuple(f"{face.path.parent.name}/{face.path.name}" for face in kept),
-        _note(listed, len(labels)),
-        _digest(tensors if crop.size == IDENTITY_CROP.size else load_faces(data, IDENTITY_CROP, len(labels))),
+        left_out(listed, labels),
+        _digest(tensors if crop.size == IDENTITY_CROP.size else load_faces(data, IDENTITY_CROP, labels)),
     )
 
 
@@ -79,15 +74,3 @@ def _digest(small: FaceTensors) -> str:
     for pixels, label in zip(small.crops.numpy(), small.labels.tolist(), strict=True):
         total.update(f"{face_hash(pixels)} {label}\n".encode())
     return total.hexdigest()
-
-
-def _note(listed: FaceSet, classes: int) -> str:
-    numbers = [face.label for face in listed.faces if face.label is not None]
-    beyond = Counter(listed.labels[number] for number in numbers if number >= classes)
-    parts = [listed.note] if listed.note else []
-    if beyond:
-        parts.append(
-            f"{beyond.total()} of {len(listed.faces)} faces left out, of classes that the network does not "
-            f"know: {', '.join(f'{name} {count}' for name, count in beyond.items())}"
-        )
-    return "; ".join(parts)

@@ -6,10 +6,10 @@ import math
 import statistics
 from collections.abc import Sequence
 
-from edge_fer.labels import LABELS
+from edge_fer.labels import LABELS, OTHER
 
 PERCENT = ("accuracy", "primary_accuracy", "mean_recall", "anchors_used")
-RECALLS = tuple(f"recall.{label}" for label in LABELS)
+RECALLS = tuple(f"recall.{label}" for label in (*LABELS, OTHER))
 FRACTIONS = ("macro_f1", "ece", "nll")
 EPOCHS, PARAMETERS = "epochs", "parameters"
 

@@ -104,7 +104,7 @@ def read_checkpoint(path: Path, data: str, *, recalls: bool) -> Figures:
     figures = {PARAMETERS: float(sum(parameter.numel() for parameter in network.parameters()))}
     if not recalls:
         return figures
-    faces = load_faces(split_data(data)[1], checkpoint.crop, len(labels))
+    faces = load_faces(split_data(data)[1], checkpoint.crop, labels)
     answers = [network(normalise(part, network)).probabilities for part in faces.crops.split(256)]
     recall = metrics.recall_per_class(torch.cat(answers).numpy(), faces.labels.numpy())
     return figures | {f"recall.{label}": float(r) for label, r in zip(labels, recall, strict=True)}

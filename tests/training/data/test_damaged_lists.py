@@ -111,6 +111,29 @@ def test_numbers_are_read_as_they_were_written(value: np.ndarray, expected: floa
     assert read_number(tmp_path / "n.npy") == expected
 
 
+def test_numbers_of_the_second_version_are_read(tmp_path: Path) -> None:
+    with (tmp_path / "n.npy").open("wb") as file:
+        np.lib.format.write_array(file, np.array(5), version=(2, 0))
+    assert read_number(tmp_path / "n.npy") == 5
+
+
+@pytest.mark.parametrize("value", [np.array(np.nan), np.array("inf"), np.array(b"3"), np.zeros(2)])
+def test_what_is_no_number_is_refused(value: np.ndarray, tmp_path: Path) -> None:
+    np.save(tmp_path / "n.npy", value)
+    with pytest.raises(InputError, match=r"expected a .npy file of one number"):
+        read_number(tmp_path / "n.npy")
+
+
+def test_a_file_too_large_for_a_number_is_refused(tmp_path: Path) -> None:
+    np.save(tmp_path / "n.npy", np.array(5))
+    good = (tmp_path / "n.npy").read_bytes()
+    (tmp_path / "n.npy").write_bytes(good + b"\0" * (4096 - len(good)))
+    assert read_number(tmp_path / "n.npy") == 5
+    (tmp_path / "n.npy").write_bytes(good + b"\0" * (4097 - len(good)))
+    with pytest.raises(InputError, match="one number"):
+        read_number(tmp_path / "n.npy")
+
+
 @SETTINGS
 @given(data=st.text(alphabet="rafdbjeckplusn:/.0123456789ofl tvi", max_size=40))
 def test_any_data_string_is_understood_or_refused(data: str) -> None:

@@ -10,11 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_fer.errors import InputError
-from edge_fer.faces import read_data
-from edge_fer.labels import LABELS
 from tests.training.data import trees
 from training.data.folds import assign_folds, fold_rows
-from training.data.labelled import Source, label_names, parse_source, read_labelled, split_data, write_csv
+from training.data.labelled import Source, parse_source, read_labelled, split_data
 
 
 @pytest.mark.parametrize(
@@ -30,6 +28,8 @@ from training.data.labelled import Source, label_names, parse_source, read_label
         ("/folder", Source("", "/folder", "", None)),
         ("/folder:train", Source("", "/folder:train", "", None)),
         ("rafdb", Source("", "rafdb", "", None)),
+        ("rafdb::train", Source("rafdb", ":train", "", None)),
+        (":fold1of2", Source("", ":fold1of2", "", None)),
     ],
 )
 def test_what_data_names(data: str, expected: Source) -> None:
@@ -66,12 +66,6 @@ def test_splits_of_layouts_and_folds() -> None:
         split_data("rafdb:/d:train")
 
 
-def test_the_names_of_labels() -> None:
-    assert label_names("rafdb:/d:train") == LABELS
-    assert label_names("/folder") == LABELS
-    assert label_names("affwild2:/d")[6:] == ("fear", "other")
-
-
 @settings(deadline=None)
 @given(
     sizes=st.lists(st.integers(1, 40), min_size=2, max_size=30),
@@ -95,6 +89,12 @@ def test_folds_part_the_subjects_evenly(sizes: list[int], folds: int, seed: int)
         faces.append(len(valid))
     assert set(seen.values()) == {1} and len(seen) == len(subjects)
     assert max(faces) - min(faces) <= max(sizes)
+
+
+def test_the_largest_subjects_are_placed_first() -> None:
+    subjects = [name for name, size in zip("abcde", (3, 3, 4, 5, 3), strict=True) for _ in range(size)]
+    for seed in range(5):  # 5 + 3 and 4 + 3 + 3; by the number of subjects, or smallest first: 11 and 7
+        assert sorted(len(fold_rows(subjects, fold, 2, seed)[1]) for fold in (1, 2)) == [8, 10]
 
 
 def test_folds_depend_on_the_seed_and_not_on_the_order_of_faces() -> None:
@@ -128,19 +128,3 @@ def test_folds_need_subjects(tmp_path: Path) -> None:
     table = trees.text(tmp_path / "faces.csv", "file,label,subject\na.png,fear,x\nb.png,anger,\n")
     with pytest.raises(InputError, match="need the subject of every face, 1 of 2 have none"):
         read_labelled(f"{table}:fold1of2")
-
-
-def test_a_csv_holds_what_was_read(tmp_path: Path) -> None:
-    root = trees.affectnet(tmp_path / "set", [(0, 0.5, -0.5), (6, -0.5, 0.5), (2, 0.0, 0.0)])
-    faces = read_labelled(f"affectnet8:{root}:train")
-    for place in (tmp_path / "faces.csv", tmp_path / "elsewhere/faces.csv"):
-        write_csv(faces, place)
-        again = read_data(str(place))
-        assert [(face.path.resolve(), face.label, face.columns) for face in again.faces] == [
-            (face.path.resolve(), face.label, face.columns) for face in faces.faces
-        ]
-    assert "set/train_set/images/0.jpg,neutral,-0.5,0.5" in (tmp_path / "faces.csv").read_text()
-    trees.jaffe(tmp_path / "jaffe", ["KA", "KL"])
-    write_csv(read_labelled(f"jaffe:{tmp_path / 'jaffe'}"), tmp_path / "jaffe.csv")
-    train = read_labelled(f"{tmp_path / 'jaffe.csv'}:fold1of2:train")
-    assert len({face.columns["subject"] for face in train.faces}) == 1

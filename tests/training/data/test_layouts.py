@@ -54,6 +54,8 @@ def test_rafdb_says_what_is_wrong(tmp_path: Path) -> None:
     assert f"{lines}:2: unknown label '8', expected one of 1, 2, 3" in refused(f"rafdb:{root}:train")
     lines.write_text("train_00001.jpg 5\n\n../../train_00003.jpg 7\n")
     assert f"{lines}:3: expected the name of a picture without a folder" in refused(f"rafdb:{root}:train")
+    lines.write_text("train_00001.jpg 5\ntrained_00003.jpg 7\n")
+    assert f"{lines}:2: expected a name that begins with train_ or test_, got" in refused(f"rafdb:{root}")
     lines.write_text("train_00001.jpg\n")
     assert f"{lines}:1: expected a picture's name and its label" in refused(f"rafdb:{root}:train")
     lines.unlink()
@@ -105,6 +107,7 @@ def test_fer2013_says_what_is_wrong(tmp_path: Path) -> None:
 
 def test_affectnet(tmp_path: Path) -> None:
     rows = [(0, 0.0, 0.1), (7, -0.5, 0.25), (6, -0.4, 0.8), (1, 0.9, -2), (8, -2, -2), (2, -0.5, -0.25)]
+    rows += [(9, -2, -2), (10, -2, -2)]
     root = trees.affectnet(tmp_path, rows)
     eight = read_labelled(f"affectnet8:{root}:train")
     assert named(f"affectnet8:{root}:train") == [
@@ -119,7 +122,7 @@ def test_affectnet(tmp_path: Path) -> None:
         {"valence": "-0.4", "arousal": "0.8"},
         {"valence": "0.9"},
     ]
-    assert eight.note == "1 of 6 faces left out: none of the 8 emotions"
+    assert eight.note == "3 of 8 faces left out: none of the 8 emotions"
     assert [name for name, _ in named(f"affectnet7:{root}:train")] == ["0.jpg", "2.jpg", "3.jpg", "5.jpg"]
     trees.affectnet(root, [(3, 0, 0), (4, 0, 0), (5, 0, 0)], "val_set")
     assert [label for _, label in named(f"affectnet8:{root}")] == ["surprise", "fear", "disgust"]
@@ -145,6 +148,8 @@ def test_affectnet_says_what_is_wrong(tmp_path: Path) -> None:
 def test_affwild2(tmp_path: Path) -> None:
     root = trees.affwild2(tmp_path, "7-60-1920x1080", [0, 1, -1, 2, 3, 4, 5, 6, 7], absent=[4])
     trees.affwild2(tmp_path, "134_left", [-1, 6])
+    notes = root / "6th_ABAW_Annotations/EXPR_Classification_Challenge/Train_Set"
+    trees.text(notes / "read-me.md", "no video")
     faces = read_labelled(f"affwild2:{root}:train")
     assert faces.labels[7] == "other" and "contempt" not in faces.labels
     assert [
@@ -174,6 +179,15 @@ def test_affwild2_says_what_is_wrong(tmp_path: Path) -> None:
     assert f"{notes / 'video1.txt'}:1: expected the header neutral,anger" in refused(f"affwild2:{root}:train")
     assert "Validation_Set: cannot be read" in refused(f"affwild2:{root}")
     assert "expected the folder EXPR_Classification_Challenge" in refused(f"affwild2:{notes}")
+
+
+def test_affwild2_of_the_first_challenge_has_seven_classes(tmp_path: Path) -> None:
+    root = trees.affwild2(tmp_path, "v", [0, 1])
+    notes = root / "6th_ABAW_Annotations/EXPR_Classification_Challenge"
+    header = trees.AFFWILD2_HEADER.removesuffix(",Other")
+    trees.text(notes / "Train_Set/v.txt", f" {header} \r\n6\r\n4\r\n\r\n")
+    notes.rename(root / notes.name)  # directly under the folder, too
+    assert named(f"affwild2:{root}:train") == [("00001.jpg", "surprise"), ("00002.jpg", "happiness")]
 
 
 def test_jaffe(tmp_path: Path) -> None:
@@ -207,6 +221,12 @@ def test_ferg(tmp_path: Path) -> None:
         ("aia_joy_1.png", "happiness"),
     ]
     assert [face.columns["subject"] for face in faces.faces] == ["aia"] * 6 + ["bonnie"] * 6
+    others = {"sadness": "sadness", "surprise": "surprise", "disgust": "disgust", "Fear": "fear"}
+    for name, label in others.items():
+        path = trees.picture(root / f"FERG_DB_256/cleo/cleo_{name}/cleo.png")
+        assert named(f"ferg:{root}")[-1] == ("cleo.png", label)
+        path.unlink()
+        path.parent.rmdir()
     trees.picture(root / "FERG_DB_256/aia/aia_envy/1.png")
     assert "aia_envy: unknown label 'envy'" in refused(f"ferg:{root}")
     (root / "FERG_DB_256/aia/aia_envy").rename(root / "FERG_DB_256/aia/envy")
@@ -221,6 +241,7 @@ def test_ckplus(tmp_path: Path) -> None:
         ("S010", "002", 1, 2),
     ]
     root = trees.ckplus(tmp_path, sequences)
+    trees.text(root / "Emotion/S005/002/read-me.txt", "no emotion")
     assert named(f"ckplus:{root}") == [
         ("S005_001_00000001.png", "neutral"),
         ("S005_001_00000004.png", "disgust"),
@@ -232,6 +253,8 @@ def test_ckplus(tmp_path: Path) -> None:
         ("S010_002_00000001.png", "neutral"),
     ]
     faces = read_labelled(f"ckplus:{root}")
+    (root / "Emotion").rename(root / "Emotion_labels")
+    assert read_labelled(f"ckplus:{root}") == faces
     assert [face.columns["subject"] for face in faces.faces] == ["S005"] * 4 + ["S010"] * 4
     assert faces.note == "1 of 4 sequences left out: no emotion"
 

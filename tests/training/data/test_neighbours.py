@@ -9,16 +9,15 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 
 from edge_fer.errors import CheckpointError, TrainingError
-from edge_fer.labels import LABELS
-from training.data.layouts.orders import LABELS_WITH_OTHER
+from edge_fer.labels import LABELS, LABELS_WITH_OTHER
 from training.data.neighbours import (
     NearestFaces,
     load_nearest,
     nearest_faces,
     prototype_valence_arousal,
-    save_nearest,
 )
 
 
@@ -89,9 +88,15 @@ def test_prototypes_lie_around_their_labels(names: tuple[str, ...]) -> None:
     assert len(torch.unique(alone, dim=0)) == len(names)
 
 
-def test_neighbours_are_written_and_read(tmp_path: Path) -> None:
+def write_nearest(nearest: NearestFaces, path: Path) -> None:
+    """Write the file that docs/training.md describes."""
+    tensors = {"rows": nearest.rows, "similarity": nearest.similarity}
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
+
+
+def test_neighbours_are_read_from_a_file(tmp_path: Path) -> None:
     found, path = nearest_faces(points(20), 3), tmp_path / "nearest.safetensors"
-    save_nearest(found, path)
+    write_nearest(found, path)
     again = load_nearest(path, 20, 3)
     assert torch.equal(again.rows, found.rows) and torch.equal(again.similarity, found.similarity)
     with pytest.raises(TrainingError, match=r"expected rows of shape \(21, 3\) torch.int64, got \(20, 3\)"):
@@ -102,7 +107,7 @@ def test_neighbours_are_written_and_read(tmp_path: Path) -> None:
         (found.rows, found.similarity + 1),
         (found.rows, found.similarity * torch.nan),
     ):
-        save_nearest(NearestFaces(rows, similarity), path)
+        write_nearest(NearestFaces(rows, similarity), path)
         with pytest.raises(TrainingError, match="rows of 0 to 19 and similarities of 0 to 1"):
             load_nearest(path, 20, 3)
     with pytest.raises(CheckpointError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -71,14 +72,17 @@ def affectnet(root: Path, rows: Sequence[tuple[int, float, float]], folder: str 
     return root
 
 
-def affwild2(root: Path, video: str, codes: Sequence[int], absent: Sequence[int] = ()) -> Path:
-    """Write one training video of Aff-Wild2; `absent` are the numbers of frames without a face."""
-    notes = root / "6th_ABAW_Annotations/EXPR_Classification_Challenge/Train_Set"
+def affwild2(
+    root: Path, video: str, codes: Sequence[int], absent: Sequence[int] = (), folder: str = "Train_Set"
+) -> Path:
+    """Write one video of Aff-Wild2; `absent` are the numbers of frames without a face."""
+    notes = root / "6th_ABAW_Annotations/EXPR_Classification_Challenge" / folder
     text(notes / f"{video}.txt", "\n".join([AFFWILD2_HEADER, *map(str, codes)]) + "\n")
     (root / "cropped_aligned" / video).mkdir(parents=True)
     for number in range(1, len(codes) + 1):
         if number not in absent:
-            picture(root / f"cropped_aligned/{video}/{number:05d}.jpg", number)
+            seed = zlib.crc32(f"{video} {number}".encode())  # no frame is one of another video
+            picture(root / f"cropped_aligned/{video}/{number:05d}.jpg", seed)
     return root
 
 

@@ -68,7 +68,7 @@ def test_data_that_do_not_fit(noise_data: Path, checkpoint: Path, tmp_path: Path
     listed.write_text(f"file,label\n{picture},\n", encoding="utf-8")
     refused(evaluate(checkpoint, listed, output), output, "expected a label for every face")
     listed.write_text(f"file,label\n{picture},anger\n", encoding="utf-8")
-    refused(evaluate(checkpoint, listed, output), output, "first 3 labels")
+    refused(evaluate(checkpoint, listed, output), output, "classes neutral, happiness, surprise, got none")
     refused(evaluate(checkpoint, tmp_path / "nothing", output), output, "no such file or folder")
     refused(evaluate(checkpoint, noise_data / "valid", output, "--device", "tpu"), output, "tpu")
 
@@ -83,8 +83,10 @@ def test_faces_of_other_classes_are_left_out_and_counted(noise_data: Path, tmp_p
     faces = read_faces(str(listed), spec.crop, spec.network.spec.labels)
     assert faces.numbers.tolist() == [0, 2]
     assert "3 of 5 faces left out" in faces.note and "anger 2, contempt 1" in faces.note
-    with pytest.raises(InputError, match="the network's classes"):
-        read_faces(str(listed), spec.crop, ("happiness", "neutral"))
+    other = read_faces(str(listed), spec.crop, ("happiness", "contempt", "neutral"))  # by name, not by place
+    assert other.numbers.tolist() == [2, 1]
+    with pytest.raises(InputError, match="faces of the classes happiness, other, got none"):
+        read_faces(str(listed), spec.crop, ("happiness", "other"))
 
 
 def test_the_same_faces_are_known_by_pixels_and_labels(noise_data: Path, tmp_path: Path) -> None:

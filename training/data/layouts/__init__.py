@@ -7,9 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge_fer.faces import FaceSet
-from edge_fer.labels import LABELS
 from training.data.layouts import affectnet, affwild2, ckplus, fer2013, ferg, jaffe, rafdb
-from training.data.layouts.orders import LABELS_WITH_OTHER
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,13 +18,11 @@ class Layout:
         read: lists the faces of a split under a folder.
         splits: the official ones, the training split first; none: the set is read whole, or by folds.
         held_out: the split that a run is validated on, and that is read when DATA names none.
-        labels: what its label numbers mean.
     """
 
     read: Callable[[Path, str], FaceSet]
     splits: tuple[str, ...] = ()
     held_out: str = ""
-    labels: tuple[str, ...] = LABELS
 
 
 LAYOUTS = {
@@ -34,7 +30,7 @@ LAYOUTS = {
     "rafdb": Layout(rafdb.read, ("train", "test"), "test"),
     "affectnet7": Layout(affectnet.read_7, ("train", "valid"), "valid"),
     "affectnet8": Layout(affectnet.read_8, ("train", "valid"), "valid"),
-    "affwild2": Layout(affwild2.read, ("train", "valid"), "valid", LABELS_WITH_OTHER),
+    "affwild2": Layout(affwild2.read, ("train", "valid"), "valid"),
     "jaffe": Layout(jaffe.read),
     "ferg": Layout(ferg.read),
     "ckplus": Layout(ckplus.read),

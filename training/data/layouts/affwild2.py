@@ -6,8 +6,9 @@ from pathlib import Path
 
 from edge_fer.errors import InputError
 from edge_fer.faces import Face, FaceSet
+from edge_fer.labels import LABELS_WITH_OTHER
 from training.data.layouts.listing import find_folder, folder_names, read_text, subfolders
-from training.data.layouts.orders import AFFWILD2, LABELS_WITH_OTHER, label_of
+from training.data.layouts.orders import AFFWILD2, label_of
 
 ANNOTATIONS = "EXPR_Classification_Challenge"
 PICTURES = "cropped_aligned"

@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from edge_fer.errors import InputError
-from edge_fer.labels import LABELS, LABELS_7
-
-# The eighth class of Aff-Wild2 is everything else, not contempt.
-LABELS_WITH_OTHER = (*LABELS_7, "other")
+from edge_fer.labels import LABELS
 
 Codes = Mapping[str, str]
 

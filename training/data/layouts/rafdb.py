@@ -28,12 +28,15 @@ def read(root: Path, split: str) -> FaceSet:
     faces: list[Face] = []
     for number, line in numbered_lines(labelled / LIST):
         where = f"{labelled / LIST}:{number}"
-        parts = line.rsplit(maxsplit=1)
+        parts = line.split()
         if len(parts) != 2:
             raise InputError(f"{where}: expected a picture's name and its label, got {line!r}")
         name, label = plain_name(parts[0], where), label_of(RAFDB, parts[1], where)
         stem = Path(name).stem
-        if stem.startswith(f"{split}_"):
+        part = stem.partition("_")[0]
+        if part not in ("train", "test"):
+            raise InputError(f"{where}: expected a name that begins with train_ or test_, got {name!r}")
+        if part == split:
             faces.append(Face(pictures / f"{stem}_aligned.jpg", label, None))
     check_present(pictures, [face.path.name for face in faces])
     return FaceSet(f"rafdb:{split}", LABELS, tuple(faces), "")
