@@ -55,3 +55,19 @@ def build_fabric(device: str, precision: str) -> Fabric:
     )
     fabric.launch()
     return fabric
+
+
+def refuse_compilation(error: RuntimeError) -> None:
+    """Turn what torch.compile raises, for want of a C++ compiler say, into one line; leave any other error.
+
+    Raises:
+        TrainingError: the error is torch.compile's.
+    """
+    from torch._dynamo.exc import TorchDynamoException  # takes a second to import; compiling has done so
+
+    if isinstance(error, TorchDynamoException):
+        reason = str(error).strip().splitlines()[0]
+        raise TrainingError(
+            f"torch.compile: {reason}; install what is missing (on a CPU a C++ compiler; CXX may name it), "
+            "or set optimiser.compile = false and train into another --output"
+        ) from error

@@ -20,6 +20,7 @@ from training.batches import BatchMaker, check_batch, check_parts
 from training.building import Start, build_method, build_network
 from training.data.faces import FaceTensors
 from training.data.order import batches, epoch_order
+from training.devices import refuse_compilation
 from training.evaluation import Evaluation, embed, evaluate
 from training.learner import Learner, Parcel, assemble
 from training.methods.distillation import Lessons
@@ -230,7 +231,9 @@ class Trainer:
                     kept_statistics(self.learner),
                 ):
                     self.backward(rows, number)
-        except (torch.OutOfMemoryError, RuntimeError) as error:
+        except RuntimeError as error:
+            if options.compile:
+                refuse_compilation(error)
             self.refuse_memory(error)
         norm = torch.nn.utils.clip_grad_norm_(self.learner.parameters(), options.clip_norm)
         if not torch.isfinite(norm):
@@ -243,12 +246,16 @@ class Trainer:
         return rate, terms
 
     def backward(self, rows: torch.Tensor, number: int) -> tuple[Terms, dict[str, torch.Tensor]]:
-        """Add up the gradients of a batch, part by part; return the terms' means and the last part."""
+        """Add up the gradients of a batch, part by part; return the terms' means and the last part.
+
+        Two processes with one part each have the same parts as one process with two.
+        """
         options = self.recipe.optimiser
-        rank = self.fabric.global_rank
+        rank, processes = self.fabric.global_rank, self.fabric.world_size
         torch.manual_seed((options.seed * 1_000_003 + self.progress.epoch) * 100_003 + number + 10_007 * rank)
         mean: Terms = {}
-        own = rows[rank :: self.fabric.world_size].chunk(options.accumulate)
+        stride = processes * options.accumulate
+        own = [rows[first::stride] for first in range(rank, stride, processes)]
         for count, part in enumerate(own, start=1):
             tensors = self.parts.make(part)
             unfinished = count < len(own)

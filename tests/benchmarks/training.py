@@ -99,7 +99,8 @@ def main() -> None:
                 spent = seconds(trainer, asked.batch, asked.steps)
                 if number:  # the first round warms up, and compiles
                     taken[kind].append(spent)
-    machine = f"{environment()['cpu']}, {device}, {torch.get_num_threads()} threads"
+    chip = f", {torch.cuda.get_device_name()}" if device == "cuda" else ""
+    machine = f"{environment()['cpu']}{chip}, {torch.get_num_threads()} threads"
     print(f"{asked.network}, batch {asked.batch}, {machine}, torch {torch.__version__}")
     print("\n| precision | compiled | faces/s (median, least to most) | over fp32 eager | share of peak |")
     print("|---|---|---|---|---|")

@@ -54,11 +54,9 @@ def test_a_batch_in_parts_is_the_same_batch(tmp_path: Path, noise_data: Path) ->
     assert all(torch.allclose(left[name], right[name], atol=1e-6) for name in left)
 
 
-@pytest.mark.parametrize("method", ["grefel", "cross_entropy"])
-def test_two_processes_are_one_with_the_double_batch(method: str, tmp_path: Path, noise_data: Path) -> None:
-    """With BatchNorms in eval mode: the statistics of a batch are those of half of it on each of two."""
-    tables = {"optimiser": SAME, "method": {"name": method}}
-    runs = {name: options(tmp_path, noise_data, name, **tables) for name in ("one", "two")}
+def test_two_processes_of_torchrun_are_one_with_the_double_batch(tmp_path: Path, noise_data: Path) -> None:
+    """With BatchNorms in eval mode, and for the default method: test_every_method.py has all of them."""
+    runs = {name: options(tmp_path, noise_data, name, optimiser=SAME) for name in ("one", "two")}
     train_run(runs["one"])
     command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "cli.py", "train"]
     asked = runs["two"]
@@ -137,6 +135,21 @@ def test_memory_that_runs_out_suggests_parts(
     monkeypatch.setattr(Learner, "forward", greedy)
     with pytest.raises(TrainingError, match=r"out of memory with 24 faces .*accumulate = 2 .*parts of 12"):
         train_run(options(tmp_path, noise_data))
+
+
+def test_compilation_without_a_compiler_is_refused_in_one_line(
+    tmp_path: Path, noise_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def small(learner: Learner, parcel: Parcel) -> dict[str, torch.Tensor]:
+        return {"total": next(learner.parameters()).square().sum()}
+
+    monkeypatch.setattr(Learner, "forward", small)
+    monkeypatch.setattr("torch._inductor.config.cpp.cxx", ("no-such-compiler",))
+    with pytest.raises(
+        TrainingError, match=r"torch\.compile: .*C\+\+ compiler.*optimiser\.compile = false"
+    ) as error:
+        train_run(options(tmp_path, noise_data, optimiser={"compile": True}))
+    assert "\n" not in str(error.value)
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from torch.nn.functional import log_softmax
 
 from training.methods.grefel import smooth
 from training.methods.method import Batch, Method, Moment, Rule, Terms, TrainingSet
+from training.methods.processes import from_all_processes
 from training.models import ExpressionNetwork
 
 CLASS_WEIGHTS = ("none", "effective")
@@ -94,9 +95,8 @@ def moved_centres(
 class CrossEntropy(Method):
     """Cross-entropy between the targets and the network's distribution, and what the options add.
 
-    The centres start at zero and are moved after every step with the embeddings of its last forward pass;
-    no optimiser trains them. Of several processes each moves its own copy, and DistributedDataParallel gives
-    all of them the first one's before the next step.
+    The centres start at zero and are moved after every step with the embeddings of its last forward pass,
+    those of all processes; no optimiser trains them.
     """
 
     name = "cross_entropy"
@@ -130,5 +130,6 @@ class CrossEntropy(Method):
     def after_step(self, network: ExpressionNetwork, batch: Batch) -> None:
         """Move the centres towards the step's embeddings."""
         if self.seen is not None:
-            self.centres.copy_(moved_centres(self.centres, *self.seen, self.options.centre_rate))
+            embeddings, labels = map(from_all_processes, self.seen)
+            self.centres.copy_(moved_centres(self.centres, embeddings, labels, self.options.centre_rate))
             self.seen = None

@@ -17,6 +17,7 @@ from torch.nn.functional import one_hot
 from edge_fer.errors import TrainingError
 from training.methods.method import Batch, Method, Moment, Neighbours, Rule, Terms, TrainingSet
 from training.methods.modes import eval_mode
+from training.methods.processes import from_all_processes
 from training.models import ExpressionNetwork
 
 SIMILARITIES = ("l1", "squared-l2")
@@ -209,8 +210,8 @@ class Ldlva(Method):
     embeddings. Gradients reach the network through its answer and through the calibration's features of the
     faces themselves; nothing of a neighbour carries one.
 
-    Of several processes each sees the whole gradient of the uncertainties, and so their copies stay alike;
-    the centres are buffers, and DistributedDataParallel gives all of them the first one's.
+    Of several processes each sees the whole gradient of the uncertainties and the features of all, and so
+    their copies of uncertainties and centres stay alike.
     """
 
     name = "ldlva"
@@ -297,7 +298,8 @@ class Ldlva(Method):
         if self.seen is None:
             return
         options = self.options
-        centres = attracted(self.centres, *self.seen, options.centre_rate)
+        features, labels, trust = map(from_all_processes, self.seen)
+        centres = attracted(self.centres, features, labels, trust, options.centre_rate)
         step = options.centre_rate * options.separation
         self.centres.copy_(separated(centres, step, options.separation_scale))
         self.seen = None

@@ -13,6 +13,7 @@ from torch.nn.functional import cross_entropy, one_hot
 
 from training.methods.method import Batch, Method, Moment, Rule, Terms, TrainingSet
 from training.methods.needs import need_head
+from training.methods.processes import from_all_processes
 from training.models import ExpressionNetwork
 from training.models.heads import ScaledHead
 
@@ -79,15 +80,6 @@ def better_labels(probabilities: torch.Tensor, labels: torch.Tensor, margin: flo
     own = probabilities.gather(1, labels[:, None]).squeeze(1)
     best, likeliest = probabilities.max(dim=1)
     return torch.where(best - own > margin, likeliest, labels)
-
-
-def from_all_processes(values: torch.Tensor) -> torch.Tensor:
-    """Return the values (B, ...) of all processes, one after the other."""
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return values
-    parts = [torch.empty_like(values) for _ in range(torch.distributed.get_world_size())]
-    torch.distributed.all_gather(parts, values.contiguous())
-    return torch.cat(parts)
 
 
 class Scn(Method):
