@@ -154,7 +154,8 @@ def draw(rows: Sequence[Row], threads: int, path: Path) -> None:
         for _, accuracy in shown:
             axis.axhline(accuracy, color="gray", linestyle=":", linewidth=1)
     for name, accuracy in shown:
-        axes[0].annotate(name, (0.3, accuracy), xycoords=("axes fraction", "data"), fontsize=7, va="top")
+        place = {"xycoords": ("axes fraction", "data"), "fontsize": 7, "va": "top", "ha": "right"}
+        axes[0].annotate(name, (0.99, accuracy), **place)
     axes[0].set_ylabel("accuracy")
     handles = [pyplot.Line2D([], [], color=c, marker="o", linestyle="", label=m) for m, c in colours.items()]
     handles += [

@@ -63,9 +63,9 @@ def test_every_shipped_recipe_loads(path: Path) -> None:
 @pytest.mark.parametrize("path", sorted(WEIGHTS.glob("*.safetensors")), ids=lambda path: path.stem)
 def test_every_shipped_weight_has_its_recipe(path: Path) -> None:
     checkpoint = load_checkpoint(path)
-    recipe = load_recipe(RECIPES / f"{path.stem}.toml")
     trained = checkpoint.info["recipe"]
-    assert isinstance(trained, dict) and trained["name"] == recipe.name
+    assert isinstance(trained, dict)
+    recipe = load_recipe(RECIPES / f"{trained['name']}.toml")
     assert trained["optimiser"].items() <= recipe.to_json()["optimiser"].items()  # type: ignore[attr-defined]
     spec = replace(checkpoint.network.spec, temperature=1.0)  # fitted after training
     assert spec == build_network(recipe).spec
