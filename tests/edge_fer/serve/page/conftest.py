@@ -18,12 +18,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from edge_fer.bundle import Bundle, default_bundle
 from edge_fer.images import read_image
 
 ROOT = Path(__file__).resolve().parents[4]
 PHOTO = ROOT / "examples" / "astronaut.jpg"
 SIZES = {"desk": (1280, 800), "phone": (390, 844)}
 FRAMES = 60
+THRESHOLD = f"{Bundle.load(default_bundle()).spec.min_reliability:.2f}"
+"""Below it the embedded bundle abstains, by its spec and by its certificate."""
 
 
 class Service:

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from edge_fer.labels import LABELS
-from tests.edge_fer.serve.page.conftest import PHOTO, SIZES, Service, Visit
+from tests.edge_fer.serve.page.conftest import PHOTO, SIZES, THRESHOLD, Service, Visit
 
 Start = Callable[..., Visit]
 ANSWER = "#result:not([hidden])"
@@ -98,8 +98,9 @@ def test_a_dropped_photo_gets_the_answer_that_the_service_gives(visit: Start, se
     face = asked(service, PHOTO.read_bytes())["faces"][0]
     check_panel(one, face)
     assert "somebody.jpg · 1 face" in one.text("#live")
-    assert "less sure" in one.text("#change") and "99.8" in one.text("#change")
-    assert "happiness 98" in one.text("#said")
+    before, after = (100 * face[key]["happiness"] for key in ("primary", "probabilities"))
+    assert f"surer: happiness went from {before:.1f} % to {after:.1f} %" in one.text("#change")
+    assert f"happiness {after:.0f} %" in one.text("#said")
     stages = one.text("#stage-figures")
     assert all(stage in stages for stage in ("decode", "detect", "preprocess", "recognise"))
     assert "track" not in stages
@@ -219,7 +220,7 @@ def test_the_threshold_withholds_and_gives_back_the_answer(visit: Start) -> None
     page = one.open()
     page.click("#welcome-example")
     page.wait_for_selector(ANSWER)
-    assert one.text("#threshold-value") == "0.53"  # of the embedded bundle's certificate
+    assert one.text("#threshold-value") == THRESHOLD
     page.focus("#threshold")
     page.keyboard.press("End")
     assert one.text("#headline").startswith("Not sure enough")
@@ -227,14 +228,14 @@ def test_the_threshold_withholds_and_gives_back_the_answer(visit: Start) -> None
     assert "not sure enough" in one.text("#gauge-text") and "not sure enough" in one.text("#said")
     page.keyboard.press("Home")
     assert one.text("#headline").startswith("happiness")
-    for _ in range(19):
+    for _ in range(20):
         page.keyboard.press("]")
-    assert one.text("#threshold-value") == "0.95"
+    assert one.text("#threshold-value") == "1.00"
     assert one.text("#headline").startswith("Not sure enough")
     page.keyboard.press("[")
-    assert one.text("#headline").startswith("happiness")  # 0.9256 against 0.90
+    assert one.text("#headline").startswith("happiness")  # 0.998 against 0.95
     page.click("#threshold-reset")
-    assert one.text("#threshold-value") == "0.53"
+    assert one.text("#threshold-value") == THRESHOLD
 
 
 def test_screen_readers_hear_of_a_live_picture_rarely(visit: Start) -> None:
@@ -287,7 +288,7 @@ def test_the_list_of_keys_opens_closes_and_switches_them_off(visit: Start) -> No
     page.keyboard.press("Escape")
     before = page.text_content("#threshold-value")
     page.keyboard.press("]")
-    assert page.text_content("#threshold-value") == before == "0.53"
+    assert page.text_content("#threshold-value") == before == THRESHOLD
 
 
 def test_nothing_moves_for_those_who_ask_for_it(visit: Start) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.edge_fer.serve.page.conftest import PHOTO, Service, Visit, chromium
+from tests.edge_fer.serve.page.conftest import PHOTO, THRESHOLD, Service, Visit, chromium
 
 Start = Callable[..., Visit]
 ANSWER = "#result:not([hidden])"
@@ -203,7 +203,7 @@ def test_whether_the_bundle_is_certified_here_is_said(
 
 @pytest.mark.parametrize(
     ("server", "bundle", "value", "origin"),
-    [(0.31, 0.62, "0.31", "server"), (None, 0.62, "0.62", "bundle"), (None, None, "0.53", "certificate")],
+    [(0.31, 0.62, "0.31", "server"), (None, 0.62, "0.62", "bundle"), (None, None, THRESHOLD, "certificate")],
 )
 def test_the_threshold_starts_where_the_service_or_the_bundle_says(
     visit: Start, told: dict[str, Any], server: float | None, bundle: float | None, value: str, origin: str
