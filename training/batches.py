@@ -26,11 +26,12 @@ class BatchMaker:
         self.augmentation = build_augmentation(recipe.augment).to(self.device)
         # The neighbours are not erased (LDLVA: only the centre is).
         self.around = build_augmentation(replace(recipe.augment, erase=0.0)).to(self.device)
-        labels = faces.names[: recipe.network.classes]
         self.nearest = None
         if method.neighbours:
             squared = method.squared_similarity
-            self.nearest = find_neighbours(faces, recipe.data, labels, method.neighbours, squared=squared)
+            self.nearest = find_neighbours(
+                faces, recipe.data, faces.names, method.neighbours, squared=squared
+            )
         self.lessons: Lessons | None = None
 
     def make(self, rows: torch.Tensor) -> dict[str, torch.Tensor]:

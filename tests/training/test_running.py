@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,22 +17,20 @@ import torch
 from safetensors.torch import load_file
 
 from edge_fer.errors import TrainingError
-from tests.training.tiny_run import Table, tiny_run
-from training.data.augment import AugmentOptions
+from tests.training.tiny_run import UNCHANGED, Table, tiny_run
 from training.learner import Learner, Parcel
 from training.loop import Trainer
 from training.models.checkpoint import load_checkpoint
 from training.session import TrainOptions, train_run
 
 ROOT = Path(__file__).resolve().parents[2]
-OFF = {f.name: 0 for f in fields(AugmentOptions) if f.name != "erase_area"}
 # Adam would turn differences of rounding into steps of its own size.
 SAME = {"frozen_norms": True, "kind": "sgd"}
 
 
 def options(folder: Path, data: Path, name: str = "run", /, **tables: Table) -> TrainOptions:
     """Return what `train` is asked for, with no augmentation and no dropout."""
-    return tiny_run(folder, data, name, network={"dropout": 0}, augment=OFF, **tables)
+    return tiny_run(folder, data, name, network={"dropout": 0}, augment=UNCHANGED, **tables)
 
 
 def lines_of(folder: Path, kind: str) -> list[dict[str, Any]]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
+from training.data.augment import AugmentOptions
 from training.loop import Trainer
 from training.session import TrainOptions, train_run
 from training.sweeps.toml_text import toml_text
@@ -16,6 +18,8 @@ TINY: dict[str, Table] = {
     "network": {"model": "grefel-lite-s", "classes": 3, "input_size": 32},
     "optimiser": {"epochs": 2, "batch_size": 24, "learning_rate": 1e-3, "checkpoint_every": 1},
 }
+UNCHANGED: Table = {field.name: 0.0 for field in fields(AugmentOptions) if field.name != "erase_area"}
+"""The table [augment] with which faces stay as they are."""
 
 
 def tiny_recipe(**tables: Table) -> str:

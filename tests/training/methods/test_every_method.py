@@ -8,7 +8,7 @@ import os
 import signal
 import socket
 from collections.abc import Mapping
-from dataclasses import fields, replace
+from dataclasses import replace
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any
@@ -19,14 +19,13 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file
 
-from tests.training.tiny_run import tiny_run
-from training.data.augment import AugmentOptions
+from tests.training.tiny_run import UNCHANGED, Table, tiny_run
 from training.methods import METHODS
 from training.models.checkpoint import load_checkpoint
 from training.run import Progress, RunFolder
 from training.session import TrainOptions, train_run
 
-Tables = dict[str, dict[str, object]]
+Tables = dict[str, Table]
 # What makes a method keep something of its own, or draw, as early as in the first epoch.
 LIVELY: Tables = {
     "cross_entropy": {"centre": 0.01},
@@ -38,9 +37,6 @@ LIVELY: Tables = {
 }
 # Without anything drawn, and by SGD: Adam would turn differences of rounding into steps of its own size.
 CALM: Tables = {**LIVELY, "eac": {"erase": 0.0}, "rac_rsl": {"transform": "flip"}, "dmue": {"dropout": 0.0}}
-UNCHANGED: dict[str, object] = {
-    field.name: 0.0 for field in fields(AugmentOptions) if field.name != "erase_area"
-}
 # These compare the faces of a batch with each other, and a process has its own faces alone.
 WITHIN_A_PROCESS = ("dan", "dmue", "scn")
 # Its faces are mixed with partners that every process draws for itself.
@@ -51,7 +47,7 @@ def run_of(name: str, folder: Path, data: Path, part: str, tables: Tables) -> Tr
     """Return what `train` is asked for to train this method; `part` tells its runs apart."""
     known: Tables = {
         "data": {"valence_arousal": "prototypes"} | ({"sampler": "balanced"} if name == "dmue" else {}),
-        "method": {"name": name} | tables["method"],
+        "method": {"name": name, **tables["method"]},
     }
     return tiny_run(folder, data, f"{name}-{part}", **{**tables, **known})
 
