@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import importlib
-import os
 from typing import cast
 
 from edge_fer.bundle import Bundle, default_bundle
-from edge_fer.engines.base import Engine, EngineClass, EngineOptions, Installed, Outputs
+from edge_fer.engines.base import Engine, EngineClass, EngineOptions, Installed, Outputs, usable_cores
 from edge_fer.errors import BundleError, EngineError, MissingEngineError
 
 __all__ = ["NAMES", "Engine", "EngineOptions", "Installed", "Outputs", "installed", "load_engine"]
@@ -27,8 +26,7 @@ def spare_cores() -> int:
 
     Engines keep their threads spinning for the next run.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(max(1, cores - 1), MAX_THREADS)
+    return min(max(1, usable_cores() - 1), MAX_THREADS)
 
 
 def load_engine(bundle: Bundle, options: EngineOptions | None = None) -> Engine:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
@@ -42,6 +43,11 @@ class Outputs:
             self.reliability[rows],
             None if self.embedding is None else self.embedding[rows],
         )
+
+
+def usable_cores() -> int:
+    """Return how many cores this process may run on: fewer than the machine has under taskset or a cpuset."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

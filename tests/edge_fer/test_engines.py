@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import os
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -99,6 +100,18 @@ def test_a_bundle_for_another_target_is_refused(tiny_bundle: Path) -> None:
         load_engine(bundle)
     with pytest.raises(EngineError, match="openvino cannot run: export it with --target openvino"):
         load_engine(bundle, EngineOptions(engine="openvino"))
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity") or (os.cpu_count() or 1) < 2, reason="one core")
+def test_a_process_kept_to_one_core_gets_one_thread(tiny_graph: bytes) -> None:
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(before)})
+    try:
+        engine = OnnxRuntimeEngine.from_bytes(tiny_graph)
+    finally:
+        os.sched_setaffinity(0, before)
+    assert engine.session.get_session_options().intra_op_num_threads == 1
+    assert engine.describe()["threads"] == 1
 
 
 def test_no_threads_are_refused(tiny_bundle: Path) -> None:
