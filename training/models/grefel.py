@@ -51,6 +51,8 @@ class GrefelEncoder(nn.Module):
         """Resize (B, 3, S, S) to (B, 3, 112, 112) in the chosen mode."""
         if self.input_size == TRUNK_SIZE:
             return image
+        step, rest = divmod(self.input_size, TRUNK_SIZE)
         if self.resize_mode == "nearest":
-            return interpolate(image, size=TRUNK_SIZE)
+            # The same pixels as a nearest resize, which TensorFlow Lite's converter takes from other places.
+            return image[..., ::step, ::step] if rest == 0 else interpolate(image, size=TRUNK_SIZE)
         return interpolate(image, size=TRUNK_SIZE, mode="bilinear", antialias=True, align_corners=False)

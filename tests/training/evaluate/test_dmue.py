@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from safetensors.torch import save_file
 from sklearn.metrics import roc_auc_score
 
 from edge_fer.errors import CheckpointError
-from tests.training.evaluate.conftest import write_network
+from tests.training.evaluate.conftest import evaluate, write_network
 from training.evaluate.dmue import dmue_figures, load_dmue, method_of, plant
 from training.evaluate.faces import LabelledFaces, read_faces
 from training.methods.dmue import Dmue, DmueOptions, latent_distributions, uncertainties
@@ -70,6 +71,18 @@ def test_figures_are_those_of_the_method_in_the_state(
     assert planted["auroc"] == pytest.approx(roc_auc_score(wrong, -u), abs=1e-6)
     assert planted["u_mean_planted"] == pytest.approx(u[wrong].mean(), rel=1e-4)
     assert planted["share_found"] == wrong[np.argsort(u)[:2]].mean()
+
+
+def test_the_command_writes_them_down_and_draws_them(run: tuple[Path, NetworkSpec], noise_data: Path) -> None:
+    folder, _ = run
+    shutil.copy(folder / "last.safetensors", folder / "best.safetensors")
+    output = folder / "evaluation"
+    said = evaluate(folder, noise_data / "valid", output)
+    assert said.exit_code == 0, said.output
+    document = json.loads((output / "evaluation.json").read_text(encoding="utf-8"))
+    assert [row["faces"] for row in document["dmue"]["mined"]] == [6, 6, 6]
+    assert document["dmue"]["planted"]["faces"] == 2
+    assert "latent.png" in document["files"] and (output / "latent.png").is_file()
 
 
 def test_runs_of_other_methods_have_none(run: tuple[Path, NetworkSpec]) -> None:

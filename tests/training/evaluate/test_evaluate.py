@@ -185,7 +185,8 @@ def test_a_file_alone_beside_the_run_and_then_another_in_its_place(
     assert document["curves"] is None
     before = read(other)["checkpoints"]
     assert [one["sha256"] for one in document["beside"]["checkpoints"]] == [one["sha256"] for one in before]
-    assert document["beside"]["checkpoints"][0]["per_class"] == before[0]["per_class"]
+    for key in ("per_class", "probabilities"):
+        assert document["beside"]["checkpoints"][0][key] == before[0][key]
     wrong = np.array([row["errors"] for row in found["per_class"]])
     np.testing.assert_allclose([row["error_share"] for row in found["per_class"]], wrong / wrong.sum())
     assert "balancing.png" not in document["files"] and "attention.png" in document["files"]

@@ -140,6 +140,33 @@ def test_arbex_trusts_the_correction_step_by_step(trust: float) -> None:
     np.testing.assert_allclose(trusted(output, trust), (1 - trust) * first + trust * inner, rtol=1e-7)
 
 
+@pytest.mark.parametrize("step", [0, 3, 10])
+def test_a_step_of_arbex_weighs_classes_and_trusts_by_the_share_of_the_run(step: int) -> None:
+    net = network().eval()
+    method = Grefel(GrefelOptions(variant="arbex", warmup_epochs=0), net, FACES)
+    labels = FACES.labels
+    targets = torch.nn.functional.one_hot(labels, CLASSES).float()
+    batch = Batch(faces=torch.rand(8, 3, 16, 16), labels=labels, targets=targets, rows=labels)
+    with torch.inference_mode():
+        terms = method(net, batch, Moment(epoch=0, epochs=1, step=step, steps=10))
+        output = method.see(net, batch.faces)
+    assert output.correction is not None and output.distances is not None
+    trust = step / 10
+    first, t = output.primary.double().numpy(), output.correction.double().numpy()
+    c = entropy_confidence(first)[:, None]
+    judged = (1 - trust) * first + trust * (c * first + (1 - c) * t)
+    smoothed = 0.89 * targets.numpy() + 0.11 / CLASSES
+    weights = 8 / CLASSES / np.array([3, 2, 2, 1])  # all faces over the classes, over each one's faces
+    loss = -(weights * smoothed * np.log(judged)).sum(axis=1).mean()
+    assert terms["classification"].item() == pytest.approx(loss, rel=1e-5)
+    anchors = net.head.anchor_correction.anchors.detach()
+    repelled = trust * float(arbex_anchor_loss(anchors))
+    assert terms["anchor"].item() == pytest.approx(repelled, rel=1e-5, abs=1e-9)
+    nearest = output.distances.numpy()[np.arange(8), labels].min(axis=1)
+    attracted = trust * (c[:, 0] * nearest).mean() / math.sqrt(anchors.shape[-1])
+    assert terms["centre"].item() == pytest.approx(attracted, rel=1e-4, abs=1e-9)
+
+
 def test_the_paper_has_no_margin() -> None:
     output, _ = said("both")
     anchors = 100.0 * head("both").anchor_correction.anchors.detach()

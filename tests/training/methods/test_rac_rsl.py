@@ -61,6 +61,13 @@ def test_weights_of_raf_db_are_the_printed_ones() -> None:
     assert found.sum().item() == pytest.approx(7.0, rel=1e-6)
 
 
+@pytest.mark.parametrize("beta", [0.9999, 0.99])
+def test_weights_are_inverse_effective_numbers_that_sum_to_the_classes(beta: float) -> None:
+    inverse = np.array([(1.0 - beta) / (1.0 - beta**n) for n in RAF_DB])
+    found = class_weights(RacRslOptions(beta=beta), faces_with(RAF_DB))
+    np.testing.assert_allclose(found.numpy(), 7 * inverse / inverse.sum(), rtol=1e-6)
+
+
 def test_the_codes_weights_of_raf_db_are_inverse_frequencies() -> None:
     found = class_weights(RacRslOptions(variant="code"), faces_with(RAF_DB))
     np.testing.assert_allclose(found.numpy(), [12271 / (10 * n) for n in RAF_DB], rtol=1e-6)

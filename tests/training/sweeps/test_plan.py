@@ -95,6 +95,10 @@ def test_cells_that_train_the_same_share_their_runs(folder: Path) -> None:
         "k-10-again.noisy",
     ]
     assert len(names(grid_in(folder))) == 5  # said or left to the default: not compared, trained twice
+    alike = GRID.replace("set.method.anchor = 0.5\n", "").replace("set.data.noise = 0.1\n", "")
+    cells = plan_cells(grid_in(folder, alike), Choice())
+    assert {cell.condition.data for cell in cells} == {"faces", "others"}
+    assert "k-1.noisy" in {cell.name for cell in cells}  # other data, though the recipe is the same
 
 
 @pytest.mark.parametrize(
