@@ -108,7 +108,12 @@ def test_a_checkpoint_of_one_size_fits_any_other(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "channels", "share"),
-    [("resnet18", 256, 0.72), ("mobilenet_v2", 96, 0.75), ("shufflenet_v1", 960, 0.62), ("swin_t", 384, 0.55)],
+    [
+        ("resnet18", 256, 0.72),
+        ("mobilenet_v2", 96, 0.75),
+        ("shufflenet_v1", 960, 0.62),
+        ("swin_t", 384, 0.55),
+    ],
 )
 def test_the_last_stage_is_the_one_that_dmue_copies(name: str, channels: int, share: float) -> None:
     encoder = map_encoder(blueprint(name, 64))
