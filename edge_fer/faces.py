@@ -187,6 +187,9 @@ def _csv_rows(path: Path, columns: tuple[str, ...]) -> list[tuple[int, dict[str,
                     f"{path}: expected the columns {', '.join(columns)}, {absent[0]!r} is missing"
                 )
             named = [column for column in reader.fieldnames or () if column]
+            twice = [column for column in named if named.count(column) > 1]
+            if twice:
+                raise InputError(f"{path}: expected columns of different names, got {twice[0]!r} twice")
             return [(reader.line_num, {column: row[column].strip() for column in named}) for row in reader]
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None

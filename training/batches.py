@@ -91,7 +91,10 @@ def check_batch(recipe: Recipe, faces: int, processes: int) -> None:
     """
     options = recipe.optimiser
     if faces < options.batch_size:
-        raise TrainingError(f"expected at least one batch of {options.batch_size} faces, got {faces} faces")
+        raise TrainingError(
+            f"expected at least one batch of {options.batch_size} faces, got {faces} faces an epoch; lower "
+            "optimiser.batch_size, or take more faces"
+        )
     parts = options.accumulate * processes
     if options.batch_size % parts or options.batch_size // parts < 2:
         raise TrainingError(
@@ -110,9 +113,24 @@ def check_parts(recipe: Recipe, method: Method) -> None:
     Raises:
         TrainingError: accumulate is above 1 for such a method.
     """
-    updates = type(method).after_step is not Method.after_step
-    if updates and recipe.optimiser.accumulate > 1:
+    if not parts_allowed(method) and recipe.optimiser.accumulate > 1:
         raise TrainingError(
             f"expected optimiser.accumulate = 1 with {method.name}, which updates its centres from whole "
             f"batches, got {recipe.optimiser.accumulate}"
         )
+
+
+def parts_allowed(method: Method) -> bool:
+    """Return whether the method updates nothing of its own after a step."""
+    return type(method).after_step is Method.after_step
+
+
+def memory_advice(recipe: Recipe, method: Method, processes: int) -> str:
+    """Return how many faces were too many at once, and which recipe has fewer."""
+    options = recipe.optimiser
+    part = options.batch_size // (options.accumulate * processes)
+    advice = f"with {part} faces at once; set "
+    if parts_allowed(method) and part % 2 == 0 and part >= 4:
+        same = f"the same batch of {options.batch_size} in parts of {part // 2}"
+        advice += f"optimiser.accumulate = {2 * options.accumulate} ({same}) or "
+    return f"{advice}a smaller batch_size, and train into another --output"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from edge_fer.errors import TrainingError
 from edge_fer.parity import metrics
 from training.data.faces import FaceTensors
 from training.models import ExpressionNetwork, standardise
@@ -67,7 +68,11 @@ def embed(
 def evaluate(
     network: ExpressionNetwork, faces: FaceTensors, device: torch.device, batch_size: int = 256
 ) -> Evaluation:
-    """Run the network in eval mode over every face and compute the figures."""
+    """Run the network in eval mode over every face and compute the figures.
+
+    Raises:
+        TrainingError: it answers with values that are no numbers.
+    """
     network.eval()
     probabilities, primary, correction, anchor, nearest = [], [], [], [], []
     for part in faces.crops.split(batch_size):
@@ -80,6 +85,12 @@ def evaluate(
             nearest.append(output.distances.flatten(1).argmin(dim=1).cpu().numpy())
             total = output.distances[0].numel()
     p, q, labels = np.concatenate(probabilities), np.concatenate(primary), faces.labels.numpy()
+    broken = int((~np.isfinite(p).all(axis=1)).sum())
+    if broken:
+        raise TrainingError(
+            f"expected probabilities, got values that are no numbers for {broken} of {len(p)} faces; the "
+            "weights are broken: take an earlier checkpoint, or train with a lower optimiser.learning_rate"
+        )
     return Evaluation(
         accuracy=metrics.accuracy(p, labels),
         primary_accuracy=metrics.accuracy(q, labels),

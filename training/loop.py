@@ -5,6 +5,7 @@ Every random choice is a function of (seed, epoch, batch, process) alone: no gen
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -16,7 +17,7 @@ from torch import nn
 
 from edge_fer.errors import TrainingError
 from training.averaging import WeightAverage
-from training.batches import BatchMaker, check_batch, check_parts
+from training.batches import BatchMaker, check_batch, check_parts, memory_advice
 from training.building import Start, build_method, build_network
 from training.data.faces import FaceTensors
 from training.data.order import batches, epoch_order
@@ -78,6 +79,7 @@ class Trainer:
             self.average.network.to(fabric.device)
         self.teachers: tuple[str, ...] = ()
         self.batches_per_epoch = faces // options.batch_size
+        self.faces = digest(train.labels, valid.labels)
         self.progress = Progress()
 
     @property
@@ -112,12 +114,33 @@ class Trainer:
         self.parts.lessons, self.teachers = lessons, teachers
 
     def resume(self) -> None:
-        """Take up the run where its last saved state left it."""
+        """Take up the run where its last saved state left it.
+
+        Raises:
+            TrainingError: the state is of other faces, or of another network, method or program.
+            CheckpointError: it is damaged.
+        """
         saved = self.folder.load_state(write=self.fabric.is_global_zero)
         self.fabric.barrier()
         if saved is None:
             return
         tensors, self.progress = saved
+        if not torch.equal(tensors.get("faces", self.faces), self.faces):
+            raise TrainingError(
+                f"{self.folder.path}: this run began with other faces or labels under the same --data; put "
+                "them back, or train into another --output"
+            )
+        try:
+            self.load(tensors)
+        except (KeyError, RuntimeError, ValueError) as error:
+            reason = str(error).partition("\n")[0]
+            raise TrainingError(
+                f"{self.folder.state}: expected the state of this recipe's network and method, got another "
+                f"({reason}); train into another --output"
+            ) from error
+
+    def load(self, tensors: dict[str, torch.Tensor]) -> None:
+        """Set network, method and optimiser to a saved state."""
         self.network.load_state_dict(part_of(tensors, "model"))
         self.method.load_state_dict(part_of(tensors, "method"))
         if self.average is not None:
@@ -141,13 +164,26 @@ class Trainer:
         }
         for index, values in self.optimiser.state_dict()["state"].items():
             tensors |= {f"optimiser.{index}.{key}": t for key, t in values.items() if t is not None}
+        tensors["faces"] = self.faces
         self.folder.save_state(tensors, self.progress)
 
     def run(self, report: Report) -> None:
-        """Train to the end; `report` is told every line of metrics."""
-        while not self.finished:
-            self.run_epoch(report)
-            self.finish_epoch(report)
+        """Train to the end; `report` is told every line of metrics.
+
+        Raises:
+            TrainingError: values that are not finite, too little memory, or torch.compile does not work here.
+        """
+        try:
+            while not self.finished:
+                self.run_epoch(report)
+                self.finish_epoch(report)
+        except RuntimeError as error:
+            if self.recipe.optimiser.compile:
+                refuse_compilation(error)
+            if not isinstance(error, torch.OutOfMemoryError) and "allocate" not in str(error):
+                raise
+            advice = memory_advice(self.recipe, self.method, self.fabric.world_size)
+            raise TrainingError(f"out of memory {advice}") from error
 
     def run_epoch(self, report: Report) -> None:
         """Train the rest of the current epoch."""
@@ -223,18 +259,13 @@ class Trainer:
         options = self.recipe.optimiser
         rate = set_rates(self.optimiser, options, self.position(), self.steps)
         self.learner.moment = self.moment()
-        try:
-            terms, last = self.backward(rows, number)
-            if options.sharpness:
-                with (
-                    at_sharpest(list(self.learner.parameters()), options.sharpness),
-                    kept_statistics(self.learner),
-                ):
-                    self.backward(rows, number)
-        except RuntimeError as error:
-            if options.compile:
-                refuse_compilation(error)
-            self.refuse_memory(error)
+        terms, last = self.backward(rows, number)
+        if options.sharpness:
+            with (
+                at_sharpest(list(self.learner.parameters()), options.sharpness),
+                kept_statistics(self.learner),
+            ):
+                self.backward(rows, number)
         norm = torch.nn.utils.clip_grad_norm_(self.learner.parameters(), options.clip_norm)
         if not torch.isfinite(norm):
             self.refuse("the norm of the gradient")
@@ -275,18 +306,6 @@ class Trainer:
             f"step {self.progress.step}: {what} is not finite; what was saved before stays in "
             f"{self.folder.path}; lower optimiser.learning_rate and train into another --output"
         )
-
-    def refuse_memory(self, error: RuntimeError) -> None:
-        """Turn what allocators raise into advice; raise anything else as it is."""
-        options = self.recipe.optimiser
-        text = str(error)
-        if not isinstance(error, torch.OutOfMemoryError) and "allocate" not in text:
-            raise error
-        part = options.batch_size // (options.accumulate * self.fabric.world_size)
-        raise TrainingError(
-            f"out of memory with {part} faces at once; set optimiser.accumulate = {2 * options.accumulate} "
-            f"(the same batch of {options.batch_size} in parts of {part // 2}) or a smaller batch_size"
-        ) from error
 
     def log_window(self, window: list[Terms], rate: float, faces_per_s: float, report: Report) -> None:
         """Write the means of the batches since the last line, over all processes."""
@@ -349,6 +368,14 @@ class Trainer:
         network = calibrated(self.shown, figures.temperature)
         for path in (self.folder.last, self.folder.best) if best else (self.folder.last,):
             save_checkpoint(path, network, self.crop, info)
+
+
+def digest(*tensors: torch.Tensor) -> torch.Tensor:
+    """Return the SHA-256 of some tensors, (32,) uint8, by which a resumed run knows its faces."""
+    total = hashlib.sha256()
+    for tensor in tensors:
+        total.update(f"{len(tensor)} ".encode() + tensor.numpy().tobytes())
+    return torch.tensor(list(total.digest()), dtype=torch.uint8)
 
 
 def part_of(tensors: dict[str, torch.Tensor], name: str) -> dict[str, torch.Tensor]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import types
 import typing
 from dataclasses import MISSING, fields, is_dataclass, replace
@@ -16,6 +15,9 @@ from training.methods import DEFAULT, METHODS
 from training.options import Rates, Recipe
 from training.recipe_rules import check
 
+LARGEST_NUMBER = 10**12
+"""Beyond anything of use; a product of two such rates still is a float32, and a count an int64."""
+
 
 def load_recipe(path: Path) -> Recipe:
     """Read a recipe file.
@@ -23,15 +25,23 @@ def load_recipe(path: Path) -> Recipe:
     Raises:
         RecipeError: unreadable, not TOML, a key unknown or missing, a value of a wrong type or out of range.
     """
-    try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise RecipeError(f"{path}: expected a recipe file, could not read it ({error.strerror})") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path}: expected TOML, got: {error}") from error
-    recipe = parse_recipe(values, str(path))
+    recipe = parse_recipe(read_tables(path), str(path))
     check(recipe, path)
     return recipe
+
+
+def read_tables(path: Path) -> dict[str, Any]:
+    """Read the tables of a recipe file, whatever they mean.
+
+    Raises:
+        RecipeError: unreadable or not TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))  # some editors begin a file with a mark
+    except OSError as error:
+        raise RecipeError(f"{path}: expected a recipe file, could not read it ({error.strerror})") from error
+    except (ValueError, RecursionError) as error:
+        raise RecipeError(f"{path}: expected TOML, got: {error}") from error
 
 
 def parse_recipe(values: dict[str, object], where: str) -> Recipe:
@@ -72,6 +82,8 @@ def convert(kind: Any, value: object, where: str) -> object:
     if kind == Rates:
         return parse_rates(value, where)
     options = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
+    if isinstance(value, int | float) and abs(value) > LARGEST_NUMBER:
+        raise RecipeError(f"{where}: expected a number of {LARGEST_NUMBER:.0e} at most, got a larger one")
     if float in options and type(value) is int:
         return float(value)
     if type(value) not in options:
@@ -88,7 +100,7 @@ def parse_rates(value: object, where: str) -> Rates:
         and len(pair) == 2
         and type(pair[0]) is int
         and type(pair[1]) in (int, float)
-        and 0.0 <= pair[1] < math.inf
+        and 0.0 <= pair[1] <= LARGEST_NUMBER
         for pair in pairs
     )
     epochs = [pair[0] for pair in pairs] if good else []

@@ -21,6 +21,9 @@ OPTIMISERS = ("adamw", "adam", "sgd")
 SCHEDULES = ("one-cycle", "exponential", "steps")
 # The loop multiplies the seed by about 10^11 for the generator of a batch, which has to fit into 64 bits.
 LARGEST_SEED = 100_000_000
+# A slip of the finger ends here and not in the allocator.
+MOST = 10_000  # anchors, slots
+MOST_POOLED = 1_000_000  # faces of a class in an epoch
 
 
 def check(recipe: Recipe, path: Path) -> None:
@@ -51,9 +54,9 @@ def network_rules(network: NetworkOptions) -> tuple[Rule, ...]:
         ("network.classes", network.classes, f"of 2 to {len(LABELS)}", 2 <= network.classes <= len(LABELS)),
         ("network.input_size", size, "of 8 to 1024", size is None or 8 <= size <= 1024),
         ("network.balancing", network.balancing, " or ".join(BALANCING), network.balancing in BALANCING),
-        ("network.anchors", network.anchors, "of 1 or more", network.anchors >= 1),
+        ("network.anchors", network.anchors, f"of 1 to {MOST}", 1 <= network.anchors <= MOST),
         ("network.delta", network.delta, "above 0", 0.0 < network.delta < math.inf),
-        ("network.slots", network.slots, "of 1 or more", network.slots >= 1),
+        ("network.slots", network.slots, f"of 1 to {MOST}", 1 <= network.slots <= MOST),
         ("network.dropout", network.dropout, "from 0 to below 1", 0.0 <= network.dropout < 1.0),
     )
 
@@ -128,8 +131,8 @@ def data_rules(data: DataOptions) -> tuple[Rule, ...]:
         (
             "data.pool",
             data.pool,
-            "of 0 or more, 0 with the balanced sampler",
-            data.pool == 0 or (data.pool > 0 and data.sampler == "all"),
+            f"of 0 to {MOST_POOLED}, 0 with the balanced sampler",
+            data.pool == 0 or (0 < data.pool <= MOST_POOLED and data.sampler == "all"),
         ),
         ("data.group_pool", data.group_pool, "of 0 or more", data.group_pool >= 0),
     )
@@ -155,5 +158,11 @@ def augment_rules(augment: AugmentOptions) -> tuple[Rule, ...]:
         ("augment.gamma", augment.gamma, "from 0 to below 1", 0.0 <= augment.gamma < 1.0),
         ("augment.noise", augment.noise, "of 0 or more", 0.0 <= augment.noise < math.inf),
         ("augment.erase_area", augment.erase_area, "of 0.02 to 1", 0.02 <= augment.erase_area <= 1.0),
-        ("augment.mixup", augment.mixup, "of 0 or more", 0.0 <= augment.mixup < math.inf),
+        # A tinier one is 0 in float32, of which there is no Beta distribution.
+        (
+            "augment.mixup",
+            augment.mixup,
+            "of 0, or of 0.001 or more",
+            augment.mixup == 0 or 1e-3 <= augment.mixup < math.inf,
+        ),
     )

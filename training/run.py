@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -52,6 +55,37 @@ class Origin:
         return json.dumps(values, indent=1, sort_keys=True)
 
 
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Make a folder, if it is not there, and keep other processes out that ask so, however this one ends.
+
+    Raises:
+        TrainingError: it cannot be made, or another process holds it.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise TrainingError(f"{folder}: cannot be made: {error.strerror}; name another --output") from error
+    if sys.platform == "win32":  # locks no folder
+        yield
+        return
+    import fcntl
+
+    place = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(place, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise TrainingError(
+                f"{folder}: another process is at work here; wait for its end, or name another --output"
+            ) from error
+        except OSError:
+            pass  # a file system of a network, some of which lock no folder
+        yield
+    finally:
+        os.close(place)  # which unlocks it
+
+
 class RunFolder:
     """Paths and atomic writes of one run."""
 
@@ -72,18 +106,25 @@ class RunFolder:
 
     def note_environment(self, values: Mapping[str, object]) -> None:
         """Add one line about code and machine: one for the start and one for each time the run is resumed."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        with self.environment.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(values, sort_keys=True) + "\n")
+        before = self.environment.read_bytes() if self.environment.is_file() else b""
+        replace_file(self.environment, before + json.dumps(values, sort_keys=True).encode() + b"\n")
 
     def check(self, origin: Origin, *, resume: bool) -> None:
         """Check that a run can start here, or with `resume` that the folder holds this very run.
 
         Raises:
-            TrainingError: the folder holds something and `resume` is off, holds another recipe, or no run.
+            TrainingError: the folder holds something and `resume` is off, holds another recipe, or no run; it
+                is none, or it or the data have a name that is no text.
         """
+        for name in (str(self.path), origin.data):
+            if any("\ud800" <= letter <= "\udfff" for letter in name):  # bytes that are no text
+                raise TrainingError(f"{name}: expected a name in UTF-8, got other bytes; rename it")
+        if os.path.lexists(self.path) and not self.path.is_dir():
+            raise TrainingError(
+                f"{self.path}: expected a new or empty folder, got something else; name another --output"
+            )
         if not resume:
-            if self.path.exists() and any(self.path.iterdir()):
+            if self.path.is_dir() and set(self.path.iterdir()) - self.leftovers():
                 raise TrainingError(
                     f"{self.path}: expected a new or empty folder; pass --resume to go on with this run"
                 )
@@ -92,16 +133,32 @@ class RunFolder:
             raise TrainingError(
                 f"{self.path}: expected a run to resume, found none; leave --resume out to start one"
             )
-        if self.recipe.read_text(encoding="utf-8") != origin.describe():
+        if self.recipe.read_bytes() != origin.describe().encode():
             raise TrainingError(
                 f"{self.path}: this run began with another recipe, data, --start or --teacher; "
                 "use another --output"
             )
 
+    def expect(self, *files: Path) -> None:
+        """Refuse a folder that lacks one of these files.
+
+        Raises:
+            TrainingError: it does.
+        """
+        for file in files:
+            if not file.is_file():
+                raise TrainingError(f"{file}: expected a file of this run, found none; use another --output")
+
+    def leftovers(self) -> set[Path]:
+        """Return what a kill in the middle of a write left."""
+        return set(self.path.glob(".*.part"))
+
     def append(self, progress: Progress, record: Mapping[str, object]) -> Progress:
         """Write one line of metrics; return the progress that counts it."""
         with self.metrics.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
+            file.flush()
+            os.fsync(file.fileno())  # the state that counts this line is, too
         return replace(progress, metric_lines=progress.metric_lines + 1)
 
     def save_state(self, tensors: Mapping[str, torch.Tensor], progress: Progress) -> None:
@@ -114,13 +171,22 @@ class RunFolder:
         """Write the teachers' answers, which take minutes to compute."""
         replace_file(self.lessons, save({name: getattr(lessons, name) for name in lessons.__slots__}))
 
-    def load_lessons(self) -> Lessons | None:
-        """Return the teachers' answers that were written here; None where there are none.
+    def load_lessons(self, faces: int) -> Lessons | None:
+        """Return the teachers' answers on so many faces that were written here; None where there are none.
 
         Raises:
             CheckpointError: they are damaged.
+            TrainingError: they are of other faces.
         """
-        return Lessons(**read_safetensors(self.lessons)[0]) if self.lessons.is_file() else None
+        if not self.lessons.is_file():
+            return None
+        tensors, _ = read_safetensors(self.lessons)
+        if {*tensors} != {*Lessons.__slots__} or any(len(tensor) != faces for tensor in tensors.values()):
+            raise TrainingError(
+                f"{self.lessons}: expected what the teachers said of the {faces} training faces, got "
+                "something else; put the data back as they were, or train into another --output"
+            )
+        return Lessons(**tensors)
 
     def load_state(self, *, write: bool = True) -> tuple[dict[str, torch.Tensor], Progress] | None:
         """Return the saved state and cut the metrics back to it; None when no state was saved yet.
@@ -128,26 +194,37 @@ class RunFolder:
         Only one of several processes may `write`.
 
         Raises:
-            TrainingError: the state was not written by this program.
+            TrainingError: the state was not written by this program, or something of the run is missing.
             CheckpointError: the state is damaged.
         """
         if write:
-            for part in self.path.glob(".*.part"):  # what a kill in the middle of a write left
+            for part in self.leftovers():
                 part.unlink()
         if not self.state.is_file():
+            if self.last.is_file():
+                self.expect(self.state)  # which was written before it
             if write:
                 self.metrics.unlink(missing_ok=True)
             return None
         tensors, header = read_safetensors(self.state)
         try:
             progress = Progress(**json.loads(header["progress"]))
+            if not all(isinstance(getattr(progress, name), int | float) for name in progress.__slots__):
+                raise TypeError("expected numbers")
         except (KeyError, TypeError, ValueError) as error:
             raise TrainingError(
                 f"{self.state}: expected where the run stands, could not read it ({error}); "
                 "train into another --output"
             ) from error
+        if progress.best_epoch >= 0:
+            self.expect(self.best, self.last)
         if not write:
             return tensors, progress
         lines = self.metrics.read_bytes().splitlines(keepends=True) if self.metrics.is_file() else []
+        if len(lines) < progress.metric_lines:
+            raise TrainingError(
+                f"{self.metrics}: expected the {progress.metric_lines} lines that the run has written, got "
+                f"{len(lines)}; train into another --output"
+            )
         replace_file(self.metrics, b"".join(lines[: progress.metric_lines]))
         return tensors, progress

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from lightning.fabric import Fabric
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from edge_fer.errors import TrainingError
+from edge_fer.errors import CheckpointError, TrainingError
 from edge_fer.preprocess import CropSpec
 from training.building import Start, build_network
 from training.data.faces import FaceTensors, LoadOptions, drop_duplicates, load_faces
@@ -28,7 +29,7 @@ from training.models.checkpoint import HEADER, Checkpoint, load_checkpoint, read
 from training.models.recognition import RecognitionEncoder, load_recognition
 from training.options import Recipe
 from training.recipe import load_recipe
-from training.run import Origin, RunFolder
+from training.run import Origin, RunFolder, held
 from training.run import Progress as RunProgress
 from training.summary import write_summary
 
@@ -51,7 +52,12 @@ class TrainOptions:
 def load_splits(
     options: TrainOptions, recipe: Recipe, crop: CropSpec, console: Console
 ) -> tuple[FaceTensors, FaceTensors]:
-    """Read both splits; training faces whose pixels are also validation faces are dropped."""
+    """Read both splits; training faces whose pixels are also validation faces are dropped.
+
+    Raises:
+        InputError: unreadable data.
+        TrainingError: training faces of one class alone.
+    """
     train_data, valid_data = split_data(options.data)
 
     def tell(line: str) -> None:
@@ -65,8 +71,16 @@ def load_splits(
     train = prepare(different, recipe.data, len(every.names))
     dropped = len(every) - len(different)
     tell(f"{len(train)} training faces ({dropped} duplicates dropped), {len(valid)} for validation")
+    counts = torch.bincount(train.labels, minlength=len(every.names)).tolist()
     if len(train) < len(different):
-        tell(f"of each class, as the recipe asks for: {torch.bincount(train.labels).tolist()}")
+        tell(f"of each class, as the recipe asks for: {counts}")
+    absent = [name for name, count in zip(every.names, counts, strict=True) if not count]
+    if len(absent) + 1 >= len(counts):
+        raise TrainingError(
+            f"{train_data}: expected faces of two classes or more, got none of {', '.join(absent)}"
+        )
+    if absent:
+        tell(f"no training faces of {', '.join(absent)}")
     return train, valid
 
 
@@ -83,7 +97,7 @@ def load_start(path: Path, recipe: Recipe) -> Start:
         if HEADER not in metadata:
             load_recognition(network.encoder, tensors, path)
             return Start(network, hashlib.sha256(path.read_bytes()).hexdigest())
-    checkpoint = load_checkpoint(path)
+    checkpoint = load_sound(path)
     expected, got = (
         {n: t.shape for n, t in some.state_dict().items()} for some in (network, checkpoint.network)
     )
@@ -93,6 +107,21 @@ def load_start(path: Path, recipe: Recipe) -> Start:
             f"{checkpoint.network.spec.model}; start from one of the same model, classes and anchors"
         )
     return Start(checkpoint.network, checkpoint.sha256)
+
+
+def load_sound(path: Path) -> Checkpoint:
+    """Read a checkpoint and refuse weights that are no numbers.
+
+    Raises:
+        CheckpointError: missing, damaged, or such weights.
+    """
+    checkpoint = load_checkpoint(path)
+    broken = [n for n, t in checkpoint.network.state_dict().items() if not bool(t.isfinite().all())]
+    if broken:
+        raise CheckpointError(
+            f"{path}: expected weights that are numbers, got others in {broken[0]}; give another checkpoint"
+        )
+    return checkpoint
 
 
 def load_teachers(paths: Sequence[Path], recipe: Recipe) -> tuple[Checkpoint, ...]:
@@ -107,7 +136,7 @@ def load_teachers(paths: Sequence[Path], recipe: Recipe) -> tuple[Checkpoint, ..
             "expected --teacher CHECKPOINT exactly where the recipe has a [distillation] above 0; "
             f"{recipe.name} {'has none' if paths else 'has one'}"
         )
-    return tuple(load_checkpoint(path) for path in paths)
+    return tuple(load_sound(path) for path in paths)
 
 
 def check_labels(options: TrainOptions, teachers: Sequence[Checkpoint], labels: tuple[str, ...]) -> None:
@@ -161,7 +190,7 @@ def train_run(options: TrainOptions) -> None:
         EdgeFerError: whatever a user can put wrong, and a disk that is full.
     """
     try:
-        train_in(options)
+        best = train_in(options)
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
@@ -169,10 +198,15 @@ def train_run(options: TrainOptions) -> None:
             f"{options.output}: the disk is full; every checkpoint that was complete before stays: make room "
             "and go on with --resume"
         ) from error
+    if best is not None:
+        typer.echo(best)
 
 
-def train_in(options: TrainOptions) -> None:
-    """Run or resume a training run; errors of the disk come as they are."""
+def train_in(options: TrainOptions) -> Path | None:
+    """Run or resume a training run; return its best checkpoint in the process that speaks for all.
+
+    Errors of the disk come as they are.
+    """
     recipe = load_recipe(options.recipe_path)
     device = choose_device(options.device)
     folder = RunFolder(options.output)
@@ -196,20 +230,22 @@ def train_in(options: TrainOptions) -> None:
         console.print(f"weights of {', '.join(before)} begin as {', '.join(after)}", soft_wrap=True)
     trainer = Trainer(recipe, train, valid, folder, fabric, first)
     fabric.barrier()  # every process has seen the folder before one writes into it
-    if fabric.is_global_zero and not options.resume:
-        folder.start(origin)
-    if teachers:
-        lessons = lessons_of(teachers, train, options, recipe, fabric, console)
-        trainer.learn_from(lessons, origin.teachers)
-    if options.resume:
-        trainer.resume()
-    if fabric.is_global_zero and not trainer.finished:
-        folder.note_environment(describe_environment(fabric))
-    follow(trainer, recipe, console)
+    with held(folder.path) if fabric.is_global_zero else nullcontext():
+        if fabric.is_global_zero:
+            folder.check(origin, resume=options.resume)  # another run may have begun since
+            if not options.resume:
+                folder.start(origin)
+        if teachers:
+            lessons = lessons_of(teachers, train, options, recipe, fabric, console)
+            trainer.learn_from(lessons, origin.teachers)
+        if options.resume:
+            trainer.resume()
+        if fabric.is_global_zero and not trainer.finished:
+            folder.note_environment(describe_environment(fabric))
+        follow(trainer, recipe, console)
     best = trainer.progress
     console.print(f"best validation accuracy {best.best_accuracy:.4f} in epoch {best.best_epoch}")
-    if fabric.is_global_zero:
-        typer.echo(folder.best)
+    return folder.best if fabric.is_global_zero else None
 
 
 def lessons_of(
@@ -222,10 +258,10 @@ def lessons_of(
 ) -> Lessons:
     """Return the teachers' answers from the run folder, written there before by one process."""
     folder = RunFolder(options.output)
-    if fabric.is_global_zero and folder.load_lessons() is None:
+    if fabric.is_global_zero and folder.load_lessons(len(train)) is None:
         folder.save_lessons(judge(teachers, train, options, recipe, fabric, console))
     fabric.barrier()
-    lessons = folder.load_lessons()
+    lessons = folder.load_lessons(len(train))
     assert lessons is not None
     return lessons
 
@@ -253,7 +289,8 @@ def follow(trainer: Trainer, recipe: Recipe, console: Console) -> None:
         def report(progress: RunProgress, record: dict[str, object]) -> None:
             bar.update(task, completed=progress.step)
             if record["kind"] == "validation":
-                console.print(epoch_line(record, balanced=trainer.network.spec.head == "balanced"))
+                line = epoch_line(record, balanced=trainer.network.spec.head == "balanced")
+                console.print(line, soft_wrap=True)
                 write_summary(trainer.folder)
                 for warning in record.get("warnings", ()):  # type: ignore[attr-defined]
                     console.print(f"[yellow]warning:[/yellow] {warning}")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from edge_fer.output import write_text
+from edge_fer.errors import TrainingError
+from training.models.checkpoint import replace_file
 from training.run import RunFolder
 
 FIGURES = {
@@ -31,7 +33,7 @@ def write_summary(folder: RunFolder) -> None:
     """Write `summary.md` from the recipe, the environment and the metrics of a run."""
     origin = json.loads(folder.recipe.read_text(encoding="utf-8"))
     recipe = origin["recipe"]
-    epochs = [line for line in read_lines(folder.metrics.read_bytes()) if line["kind"] == "validation"]
+    epochs = [line for line in read_lines(folder.metrics) if line["kind"] == "validation"]
     best = max(range(len(epochs)), key=lambda i: float(epochs[i]["accuracy"]), default=None)
     lines = [
         f"# {recipe['name']}",
@@ -40,7 +42,7 @@ def write_summary(folder: RunFolder) -> None:
         "",
         f"start: {origin['start'] or 'random weights'}; teachers: {', '.join(origin['teachers']) or 'none'}",
         "",
-        *(f"* {line}" for line in environments(folder.environment.read_bytes())),
+        *(f"* {line}" for line in environments(folder.environment)),
         "",
         f"| epoch | {' | '.join(FIGURES.values())} |",
         "|---" * (len(FIGURES) + 1) + "|",
@@ -48,7 +50,7 @@ def write_summary(folder: RunFolder) -> None:
         "",
         NOTE,
     ]
-    write_text(folder.summary, "\n".join(lines) + "\n")
+    replace_file(folder.summary, ("\n".join(lines) + "\n").encode())
 
 
 def describe(origin: Mapping[str, Any]) -> str:
@@ -60,12 +62,12 @@ def describe(origin: Mapping[str, Any]) -> str:
     )
 
 
-def environments(content: bytes) -> list[str]:
+def environments(path: Path) -> list[str]:
     """Return a line for each time the run was started or resumed."""
     return [
         f"commit {line['commit'] or 'unknown'}, torch {line['torch']}, {line['cpu'] or 'unknown processor'}, "
         f"device {line['device']}, {line['processes']} x {line['threads']} threads, {line['precision']}"
-        for line in read_lines(content)
+        for line in read_lines(path)
     ]
 
 
@@ -75,6 +77,15 @@ def row(line: Mapping[str, Any], *, best: bool) -> str:
     return f"| {line['epoch']}{' (best)' if best else ''} | {' | '.join(cells)} |"
 
 
-def read_lines(content: bytes) -> list[dict[str, Any]]:
-    """Return the JSON objects of a file of lines."""
-    return [json.loads(line) for line in content.splitlines()]
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """Return the JSON objects of a file of lines.
+
+    Raises:
+        TrainingError: unreadable, or lines of something else.
+    """
+    try:
+        return [dict(json.loads(line)) for line in path.read_bytes().splitlines()]
+    except (OSError, TypeError, ValueError) as error:
+        raise TrainingError(
+            f"{path}: expected lines of JSON as a run writes them, got: {error}; train into another --output"
+        ) from error

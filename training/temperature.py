@@ -8,6 +8,7 @@ into the head (`NetworkSpec.temperature`). A run does the same by itself for wha
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -16,6 +17,7 @@ import torch
 import typer
 
 from edge_fer.cli_errors import guarded, notice
+from edge_fer.errors import InputError
 from training.data.faces import FaceTensors, LoadOptions, load_faces
 from training.evaluation import Evaluation, evaluate
 from training.models import calibrated
@@ -40,6 +42,8 @@ def main(
     output: Annotated[Path, typer.Option(readable=False, help="The checkpoint to write.")],
 ) -> None:
     """Write a checkpoint again with the temperature that calibrates it; prints the path."""
+    if os.path.lexists(output):
+        raise InputError(f"--output {output}: expected a name that is not taken yet; name another")
     old = load_checkpoint(checkpoint)
     faces = load_faces(data, old.crop, old.network.spec.labels, LoadOptions(report=notice))
     temperature, figures = calibrate(old, faces, output)

@@ -138,12 +138,19 @@ def test_wrong_types_are_named(recipe_file: Path, text: str, named: str) -> None
         ("network", "input_size = 0"),
         ("network", "head = 'dense'"),
         ("network", "anchors = 0"),
+        ("network", "anchors = 1000000000"),
         ("network", "delta = 0"),
         ("network", "delta = nan"),
         ("network", "slots = 0"),
+        ("network", "slots = 1000000000"),
         ("network", "dropout = 1.0"),
         ("network", "balancing = 'anchor'"),
         ("optimiser", "epochs = 0"),
+        ("optimiser", f"epochs = {10**30}"),
+        ("optimiser", "sharpness = 1e300"),
+        ("optimiser", "learning_rate = 1e300"),
+        ("optimiser", f"weight_decay = {10**400}"),
+        ("optimiser", "head_rates = [[0, 1e300]]"),
         ("optimiser", "accumulate = 0"),
         ("optimiser", "kind = 'lion'"),
         ("optimiser", "schedule = 'linear'"),
@@ -186,6 +193,7 @@ def test_wrong_types_are_named(recipe_file: Path, text: str, named: str) -> None
         ("data", "subset = -1"),
         ("data", "sampler = 'random'"),
         ("data", "pool = -1"),
+        ("data", "pool = 1000000000"),
         ("method", "variant = 'printed'"),
         ("method", "balance = 1.1"),
         ("method", "balance = nan"),
@@ -208,6 +216,7 @@ def test_wrong_types_are_named(recipe_file: Path, text: str, named: str) -> None
         ("augment", "blur = 2"),
         ("augment", "noise = -0.5"),
         ("augment", "erase = nan"),
+        ("augment", "mixup = 1e-30"),
         ("crop", "margin = -0.5"),
         ("crop", "alignment = 'two-point'"),
     ],
@@ -231,7 +240,9 @@ def test_a_delta_of_training_alone_needs_an_average(recipe_file: Path) -> None:
     assert "optimiser.average above 0 where method.training_delta is set, got 0.0" in text
 
 
-@pytest.mark.parametrize("text", ["{}", "name = ", "[network", "a = 1\na = 2"])
+@pytest.mark.parametrize(
+    "text", ["{}", "name = ", "[network", "a = 1\na = 2", "a = " + "[" * 100_000, "a = " + "9" * 5000]
+)
 def test_what_is_not_toml_is_refused(recipe_file: Path, text: str) -> None:
     assert "expected TOML" in refusal(write(recipe_file, text))
 
@@ -239,6 +250,10 @@ def test_what_is_not_toml_is_refused(recipe_file: Path, text: str) -> None:
 def test_bytes_that_are_no_text_are_refused(recipe_file: Path) -> None:
     recipe_file.write_bytes(b"\x80\x81\xff" * 10)
     assert "expected TOML" in refusal(recipe_file)
+
+
+def test_a_byte_order_mark_is_no_fault(recipe_file: Path) -> None:
+    assert load_recipe(write(recipe_file, "\ufeff" + MINIMAL)).name == "small"
 
 
 def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path, recipe_file: Path) -> None:

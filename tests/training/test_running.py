@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 
 from edge_fer.errors import TrainingError
 from tests.training.tiny_run import UNCHANGED, Table, tiny_run
+from training import loop
 from training.learner import Learner, Parcel
 from training.loop import Trainer
 from training.models.checkpoint import load_checkpoint
@@ -135,6 +136,18 @@ def test_memory_that_runs_out_suggests_parts(
         train_run(options(tmp_path, noise_data))
 
 
+def test_memory_that_runs_out_while_validating_is_told(
+    tmp_path: Path, noise_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def greedy(*arguments: object) -> None:
+        torch.empty(1 << 60, dtype=torch.uint8)
+
+    monkeypatch.setattr(loop, "evaluate", greedy)
+    whole = {"name": "cross_entropy"}  # takes no parts
+    with pytest.raises(TrainingError, match=r"out of memory with 24 faces at once; set a smaller batch_size"):
+        train_run(options(tmp_path, noise_data, method=whole))
+
+
 def test_compilation_without_a_compiler_is_refused_in_one_line(
     tmp_path: Path, noise_data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -169,19 +182,20 @@ def full_disk(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     return fill
 
 
-@pytest.mark.parametrize("first", [3, 6, 7])
+@pytest.mark.parametrize("first", [6, 10, 13])
 def test_a_full_disk_loses_no_earlier_checkpoint(
     first: int, tmp_path: Path, noise_data: Path, full_disk: Callable[[int], None]
 ) -> None:
     run = options(tmp_path, noise_data)
-    full_disk(first)  # recipe, three states, then last, best and the state of the epoch
+    # Recipe, environment, three times metrics and state; last, best, metrics, summary and state of the epoch.
+    full_disk(first)
     with pytest.raises(TrainingError, match=r"the disk is full; every checkpoint .* stays: .* --resume"):
         train_run(run)
     assert not list(run.output.glob(".*"))
     for path in run.output.glob("*.safetensors"):
         assert load_file(path)
     assert (run.output / "state.safetensors").exists()
-    assert (run.output / "last.safetensors").exists() == (first > 5)
+    assert (run.output / "last.safetensors").exists() == (first > 9)
 
 
 def test_a_run_folder_tells_what_was_run(tmp_path: Path, noise_data: Path) -> None:

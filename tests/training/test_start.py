@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from edge_fer.errors import TrainingError
+from edge_fer.errors import CheckpointError, TrainingError
 from edge_fer.preprocess import CropSpec
 from tests.training.tiny_run import tiny_run
 from training.loop import Trainer
@@ -77,6 +77,21 @@ def test_a_run_goes_on_with_its_own_start_only(
     with pytest.raises(TrainingError, match="another recipe, data, --start or --teacher"):
         train_run(replace(run, start=None, resume=True))
     train_run(replace(run, resume=True))
+
+
+@pytest.mark.parametrize("role", ["start", "teachers"])
+def test_weights_that_are_no_numbers_are_refused(
+    role: str, tmp_path: Path, noise_data: Path, started: tuple[Path, ExpressionNetwork]
+) -> None:
+    first, network = started
+    next(network.parameters()).data[0] = torch.nan
+    save_checkpoint(first, network, CropSpec(size=32, margin=0.0), {})
+    share = {"share": 0.5 if role == "teachers" else 0.0}
+    run = tiny_run(tmp_path, noise_data, network=LITE, optimiser=STILL, distillation=share)
+    given = replace(run, start=first) if role == "start" else replace(run, teachers=(first,))
+    with pytest.raises(CheckpointError, match=r"first.safetensors: expected weights that are numbers"):
+        train_run(given)
+    assert not run.output.exists()
 
 
 def test_weights_of_another_network_are_refused(

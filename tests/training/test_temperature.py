@@ -66,6 +66,28 @@ def test_nothing_but_the_temperature_changes(checkpoint: Path, noise_data: Path,
     assert written.info["epoch"] == 3 and written.info["calibrated_from"] == old.sha256
 
 
+def test_no_file_is_replaced_and_no_broken_weights_are_calibrated(
+    checkpoint: Path, noise_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    network = load_checkpoint(checkpoint).network
+    next(network.parameters()).data[0] = torch.nan
+    broken = tmp_path / "broken.safetensors"
+    save_checkpoint(broken, network, CROP, INFO)
+    before = {path: path.read_bytes() for path in (checkpoint, broken)}
+    new = tmp_path / "new.safetensors"
+    for given, output, reason in (
+        (checkpoint, checkpoint, "expected a name that is not taken"),
+        (checkpoint, broken, "expected a name that is not taken"),
+        (checkpoint, Path(), "expected a name that is not taken"),
+        (broken, new, "no numbers for 18 of 18 faces"),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            main(checkpoint=given, data=str(noise_data / "valid"), output=output)
+        (line,) = capsys.readouterr().err.splitlines()
+        assert ended.value.code == 1 and line.startswith("error: ") and reason in line
+    assert {path: path.read_bytes() for path in before} == before and not new.exists()
+
+
 def test_bad_input_is_one_line(
     checkpoint: Path, noise_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

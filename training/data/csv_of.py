@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -28,7 +29,7 @@ def write_csv(faces: FaceSet, path: Path) -> None:
     whole path.
 
     Raises:
-        InputError: the place cannot be written to, or a picture's name is no text.
+        InputError: the place cannot be written to, or a picture's name is none that is read again.
     """
     columns = sorted({column for face in faces.faces for column in face.columns})
     folder = path.parent.resolve()
@@ -39,8 +40,14 @@ def write_csv(faces: FaceSet, path: Path) -> None:
         # Not the picture itself: where it is a link, what it leads to may have any name.
         picture = face.path.parent.resolve() / face.path.name
         file = picture.relative_to(folder) if picture.is_relative_to(folder) else picture
+        name = file.as_posix()
+        if "\r" in name or name != name.strip():
+            raise InputError(
+                f"{picture}: expected a name without a line's end or spaces around it, which a CSV would not "
+                "give back; rename the picture"
+            )
         label = "" if face.label is None else faces.labels[face.label]
-        rows.writerow([file.as_posix(), label, *(face.columns.get(column, "") for column in columns)])
+        rows.writerow([name, label, *(face.columns.get(column, "") for column in columns)])
     try:
         write_text(path, text.getvalue())
     except UnicodeEncodeError as error:
@@ -56,6 +63,8 @@ def main(
     """List the faces of DATA in a CSV that every command takes; prints its path."""
     if output.suffix.lower() != ".csv":
         raise UsageError(f"--output {output}: expected a name that ends in .csv, by which commands know one")
+    if os.path.lexists(output):  # the list of the data itself, say
+        raise InputError(f"--output {output}: expected a name that is not taken yet; name another")
     faces = read_labelled(data)
     write_csv(faces, output)
     notice(f"{len(faces.faces)} faces" + (f"; {faces.note}" if faces.note else ""))

@@ -170,7 +170,8 @@ def _sound_rows(data: str, loaded: Crops, options: LoadOptions) -> torch.Tensor:
     if bad and not options.skip_bad:
         first = "; ".join(list(bad.values())[:NAMED])
         raise InputError(
-            f"{data}: {len(bad)} of {count} pictures cannot be read ({first}); --skip-bad leaves them out"
+            f"{data}: {len(bad)} of {count} pictures cannot be read ({first}); remove them, or give `train` "
+            "--skip-bad"
         )
     if len(bad) == count:
         raise InputError(f"{data}: none of the {count} pictures can be read")

@@ -25,7 +25,9 @@ def assign_folds(subjects: Sequence[str], folds: int, seed: int = 0) -> dict[str
     """
     faces = Counter(subjects)
     if not 2 <= folds <= len(faces):
-        raise InputError(f"expected 2 to {len(faces)} folds, one subject each at least, got {folds}")
+        raise InputError(
+            f"expected 2 folds or more, one subject each at least, got {folds} of {len(faces)} subjects"
+        )
     order = sorted(faces)
     random.Random(seed).shuffle(order)
     order.sort(key=lambda subject: -faces[subject])

@@ -73,8 +73,9 @@ def read_labelled(data: str) -> FaceSet:
     Args:
         data: `rafdb:DIR`, `fer2013:FILE`, `affectnet7:DIR`, `affectnet8:DIR` or `affwild2:DIR` with one of
             their splits behind a colon, else their held-out one; `jaffe:DIR`, `ferg:DIR`, `ckplus:DIR`; or
-            what `edge_fer.faces.read_data` takes. Of faces whose subject is known (the last three, or a CSV
-            with a column `subject`) `:fold3of10:train` and `:fold3of10:valid` take the part of a fold.
+            what `edge_fer.faces.read_data` takes, of a folder with train/ and valid/ the latter. Of faces
+            whose subject is known (the last three, or a CSV with a column `subject`) `:fold3of10:train` and
+            `:fold3of10:valid` take the part of a fold.
 
     Raises:
         InputError: missing, empty or malformed; the text names the file and line.
@@ -86,7 +87,9 @@ def read_labelled(data: str) -> FaceSet:
         if not faces.faces:
             raise InputError(f"{data}: expected at least one labelled face, got none; {faces.note}")
     else:
-        faces = read_data(source.place)
+        root = Path(source.place)
+        parted = (root / "train").is_dir() and (root / "valid").is_dir()  # as `split_data` has it
+        faces = read_data(str(root / "valid") if parted else source.place)
     return faces if source.fold is None else _fold(faces, source.fold, source.split or "valid", data)
 
 

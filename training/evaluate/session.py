@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,10 +72,12 @@ def evaluate_run(options: EvaluateOptions) -> None:
     results = tuple(judge(source, faces, device, options.batch) for source in sources)
     dmue = judge_dmue(options.source, sources[-1], faces, device)
     content = {**describe(results, options.data, history, beside, device), "dmue": plain(dmue)}
-    files = {"faces.csv": faces_csv(results).encode()} | draw(results, history, beside, dmue)
+    files = {"faces.csv": faces_csv(results).encode(errors="surrogateescape")} | draw(
+        results, history, beside, dmue
+    )
     write(options.output, files, content)
     print_summary(content, beside)
-    typer.echo(options.output)
+    typer.echo(os.fsencode(options.output))
 
 
 def judge(source: Source, faces: LabelledFaces, device: str, batch: int) -> Result:

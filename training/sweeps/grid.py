@@ -132,7 +132,7 @@ def load_grid(name: str) -> Grid:
             f"expected a TOML file or one of the grids {', '.join(grid_names())}, got {one_line(name)!r}"
         )
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        values = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
         reason = error.strerror if isinstance(error, OSError) else one_line(error)
         raise RecipeError(f"{path}: expected a grid as a TOML file, got: {reason}") from error

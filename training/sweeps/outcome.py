@@ -48,6 +48,18 @@ class Outcome:
         """Write it as JSON."""
         write_text(path, json.dumps(asdict(self), indent=1, sort_keys=True) + "\n")
 
+    def check(self) -> None:
+        """Refuse what no run has left.
+
+        Raises:
+            AttributeError, TypeError: values of another kind, or figures are missing.
+        """
+        numbers = (*self.last.values(), *self.best.values(), self.faces, self.minutes)
+        sound = all(type(number) in (int, float) for number in numbers)
+        sound &= all(type(text) is str for text in (self.machine, self.failed))
+        if not sound or not (self.failed or {EPOCHS, PARAMETERS} <= self.last.keys()):
+            raise TypeError("other values than a run has")
+
     @classmethod
     def read(cls, path: Path) -> Outcome | None:
         """Return what was written there, None where nothing was.
@@ -56,10 +68,12 @@ class Outcome:
             TrainingError: something else is there.
         """
         try:
-            return cls(**json.loads(path.read_text(encoding="utf-8")))
+            outcome = cls(**json.loads(path.read_text(encoding="utf-8")))
+            outcome.check()
+            return outcome
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, TypeError) as error:
+        except (AttributeError, OSError, RecursionError, TypeError, ValueError) as error:
             raise TrainingError(
                 f"{path}: expected the outcome of a run, could not read it ({error}); remove the file"
             ) from error
@@ -75,7 +89,7 @@ def collect(folder: RunFolder, data: str, *, recalls: bool) -> Outcome:
         data: the DATA it was trained on.
         recalls: whether the recall of every class is wanted, for which the checkpoints are run again.
     """
-    epochs = [line for line in read_lines(folder.metrics.read_bytes()) if line["kind"] == "validation"]
+    epochs = [line for line in read_lines(folder.metrics) if line["kind"] == "validation"]
     best = max(epochs, key=lambda line: float(line["accuracy"]))  # the first of equals, as the run keeps it
     origin = json.loads(folder.recipe.read_text(encoding="utf-8"))
     saved = folder.load_state(write=False)
@@ -84,7 +98,7 @@ def collect(folder: RunFolder, data: str, *, recalls: bool) -> Outcome:
         best=figures_of(best, epochs[0]) | read_checkpoint(folder.best, data, recalls=recalls),
         faces=int(epochs[-1]["step"]) * int(origin["recipe"]["optimiser"]["batch_size"]),
         minutes=0.0 if saved is None else saved[1].seconds / 60.0,
-        machine="; ".join(dict.fromkeys(environments(folder.environment.read_bytes()))),
+        machine="; ".join(dict.fromkeys(environments(folder.environment))),
     )
 
 

@@ -8,12 +8,10 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-import tomllib
-
 from edge_fer.errors import RecipeError, TrainingError
 from training.methods import DEFAULT
 from training.options import Recipe
-from training.recipe import parse_recipe
+from training.recipe import parse_recipe, read_tables
 from training.recipe_rules import check
 from training.sweeps.grid import Condition, Grid, Row, Settings, slug
 
@@ -140,16 +138,6 @@ def load_base(grid: Grid, row: Row, choice: Choice) -> Settings:
     if choice.recipe is None:
         return own
     return {**read_tables(choice.recipe), "method": own.get("method", {})}
-
-
-def read_tables(path: Path) -> Settings:
-    """Read the tables of a recipe; what they mean is checked when something is set in them."""
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise RecipeError(f"{path}: expected a recipe file, could not read it ({error.strerror})") from error
-    except (ValueError, RecursionError) as error:
-        raise RecipeError(f"{path}: expected TOML, got: {error}") from error
 
 
 def override(base: Settings, layers: Sequence[Settings], where: str) -> Settings:

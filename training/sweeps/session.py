@@ -18,7 +18,7 @@ from edge_fer.output import write_text
 from edge_fer.tables import console
 from training.data.labelled import split_data
 from training.devices import choose_device
-from training.run import RunFolder
+from training.run import RunFolder, held
 from training.session import TrainOptions, train_run
 from training.sweeps.grid import Grid, load_grid
 from training.sweeps.outcome import Outcome, collect
@@ -47,7 +47,8 @@ def sweep_run(options: SweepOptions) -> None:
     """
     grid = load_grid(options.grid)
     sweep = Sweep(grid, options)
-    failed = sweep.run()
+    with held(options.output):
+        failed = sweep.run()
     if failed:
         raise TrainingError(f"{failed} of {len(sweep.runs)} runs failed, see {sweep.table}")
     typer.echo(sweep.table)
@@ -141,7 +142,7 @@ class Sweep:
             if self.folder.is_dir() and any(self.folder.iterdir()):
                 raise TrainingError(f"{self.folder}: expected a new folder or that of a sweep") from None
             return {}
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise TrainingError(f"{path}: expected that of a sweep, could not read it ({error})") from error
         if not isinstance(settings, dict) or not isinstance(settings.get("data"), dict):
             raise TrainingError(f"{path}: expected that of a sweep, got something else")
@@ -168,7 +169,7 @@ class Sweep:
         """Return whether a run of this name was begun with another recipe."""
         path = self.recipe_path(run.name)
         begun = (self.folder / "runs" / run.name).exists()
-        return begun and path.is_file() and path.read_text(encoding="utf-8") != self.texts[run.name]
+        return begun and path.is_file() and path.read_bytes() != self.texts[run.name].encode()
 
     def settings(self) -> dict[str, object]:
         """Return what all runs of the folder have in common."""

@@ -59,6 +59,7 @@ def test_every_layout_is_the_same_in_a_csv(tmp_path: Path, capsys: pytest.Captur
             assert said.out == f"{output}\n" and f"{len(faces.faces)} faces" in said.err
             assert faces.note in said.err
             assert named(read_labelled(str(output))) == named(faces)
+            output.unlink()
 
 
 def test_pictures_below_the_csv_move_with_it(tmp_path: Path) -> None:
@@ -94,7 +95,21 @@ def test_what_cannot_be_written_is_one_line(tmp_path: Path, capsys: pytest.Captu
     faces = FaceSet("x", LABELS, (replace(strange, path=tmp_path), strange), "")
     with pytest.raises(InputError, match=r"faces.csv:3: expected a picture's name in UTF-8"):
         write_csv(faces, tmp_path / "faces.csv")
+    for name in ("a\rb.png", " a.png"):
+        with pytest.raises(InputError, match="rename the picture"):
+            write_csv(FaceSet("x", LABELS, (Face(tmp_path / name, 0, None),), ""), tmp_path / "faces.csv")
     assert not (tmp_path / "faces.csv").exists()
+
+
+def test_the_list_of_the_data_is_not_replaced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    trees.fer2013(tmp_path, [(0, "PublicTest")])
+    source = tmp_path / "fer2013.csv"
+    before = source.read_bytes()
+    with pytest.raises(SystemExit):
+        main(data=f"fer2013:{tmp_path}", output=source)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: --output {source}: expected a name that is not taken")
+    assert source.read_bytes() == before
 
 
 def test_the_other_commands_say_how_to_read_a_layout(tmp_path: Path) -> None:

@@ -53,6 +53,10 @@ def test_impossible_data_is_refused(data: str, reason: str) -> None:
         parse_source(data)
 
 
+def test_a_folder_of_both_splits_means_the_held_out_one(noise_data: Path) -> None:
+    assert read_labelled(str(noise_data)) == read_labelled(str(noise_data / "valid"))
+
+
 def test_splits_of_layouts_and_folds() -> None:
     assert split_data("rafdb:/d") == ("rafdb:/d:train", "rafdb:/d:test")
     assert split_data("affectnet7:/d") == ("affectnet7:/d:train", "affectnet7:/d:valid")

@@ -6,6 +6,8 @@ import csv
 import hashlib
 import io
 import json
+import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -195,3 +197,14 @@ def test_a_file_alone_beside_the_run_and_then_another_in_its_place(
     assert again.exit_code == 0, again.output
     names = {path.name for path in output.iterdir()}
     assert {"kept.txt", "balancing.png"} < names and "attention.png" not in names
+
+
+def test_names_that_are_no_text_go_out_as_they_came(noise_data: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "data" / "neutral"
+    folder.mkdir(parents=True)
+    shutil.copy(noise_data / "valid" / "neutral" / "00.png", folder / os.fsdecode(b"\xff.png"))
+    output = tmp_path / os.fsdecode(b"\xfe")
+    result = evaluate(write_network(tmp_path / "a.safetensors", 0), folder.parent, output)
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout_bytes == os.fsencode(output) + b"\n"
+    assert b"neutral/\xff.png" in (output / "faces.csv").read_bytes()

@@ -69,6 +69,8 @@ def test_data_that_do_not_fit(noise_data: Path, checkpoint: Path, tmp_path: Path
     refused(evaluate(checkpoint, listed, output), output, "expected a label for every face")
     listed.write_text(f"file,label\n{picture},anger\n", encoding="utf-8")
     refused(evaluate(checkpoint, listed, output), output, "classes neutral, happiness, surprise, got none")
+    listed.write_text(f"file,label,label\n{picture},neutral,happiness\n", encoding="utf-8")
+    refused(evaluate(checkpoint, listed, output), output, "columns of different names, got 'label' twice")
     refused(evaluate(checkpoint, tmp_path / "nothing", output), output, "no such file or folder")
     refused(evaluate(checkpoint, noise_data / "valid", output, "--device", "tpu"), output, "tpu")
 

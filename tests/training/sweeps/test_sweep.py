@@ -17,7 +17,7 @@ from edge_fer.parity import metrics
 from tests.training.tiny_run import tiny_recipe
 from training.evaluation import normalise
 from training.models.checkpoint import load_checkpoint
-from training.run import RunFolder
+from training.run import RunFolder, held
 from training.sweeps import session
 from training.sweeps.grids import grid_names
 from training.sweeps.outcome import Outcome
@@ -296,7 +296,35 @@ def test_a_folder_keeps_to_one_budget_one_recipe_and_one_data_set(
     assert (whole / "TABLE.md").read_bytes() == before
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{", '{"last": {}, "x": 1}'])
+def test_a_folder_has_one_sweep_at_a_time_and_damaged_files_are_named(
+    whole: Path, grid_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forbid(monkeypatch)
+    output = tmp_path / "sweep"
+    shutil.copytree(whole, output)
+    with held(output):
+        assert "another process is at work here" in refusal(sweep(grid_file, output))
+    (output / "recipes" / "all-losses.seed-0.toml").write_bytes(b"\xff")
+    assert "another all-losses.seed-0" in refusal(sweep(grid_file, output))
+    (output / "sweep.json").write_text("[" * 100_000, encoding="utf-8")
+    assert "sweep.json: expected that of a sweep" in refusal(sweep(grid_file, output))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "[]",
+        "{}",
+        "{",
+        "[" * 100_000,
+        '{"last": {}, "x": 1}',
+        '{"last": 3}',
+        '{"failed": 3}',
+        '{"failed": "x", "faces": "many"}',
+        '{"last": {"epochs": 1, "parameters": 1, "accuracy": null}}',
+    ],
+)
 def test_a_damaged_outcome_is_named(content: str, tmp_path: Path) -> None:
     (tmp_path / "x.json").write_text(content)
     with pytest.raises(TrainingError, match=r"x.json: expected the outcome of a run"):
