@@ -42,6 +42,7 @@ def build_network(recipe: Recipe, labels: tuple[str, ...] = LABELS) -> Expressio
         dropout=options.dropout,
         balancing=options.balancing,
         printed_order=options.printed_order,
+        project_query=options.project_query,
     )
     torch.manual_seed(recipe.optimiser.seed)
     try:

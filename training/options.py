@@ -29,6 +29,7 @@ class NetworkOptions:
     dropout: float = 0.5
     balancing: str = "both"
     printed_order: bool = False
+    project_query: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

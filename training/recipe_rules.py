@@ -16,6 +16,7 @@ from training.models import DEFAULTS
 from training.models.balancing import BALANCING
 from training.options import DataOptions, NetworkOptions, OptimiserOptions, Recipe
 
+CROSSING = ("grefel", "posterpp")  # whose encoders have cross-attention
 PRECISIONS = ("32-true", "bf16-mixed")
 OPTIMISERS = ("adamw", "adam", "sgd")
 SCHEDULES = ("one-cycle", "exponential", "steps")
@@ -49,6 +50,7 @@ def network_rules(network: NetworkOptions) -> tuple[Rule, ...]:
     """Return what has to hold for [network]."""
     size = network.input_size
     models = " or ".join(sorted(DEFAULTS))
+    queries, crossing = network.project_query, network.model in CROSSING
     return (
         ("network.model", network.model, models, network.model in DEFAULTS),
         ("network.classes", network.classes, f"of 2 to {len(LABELS)}", 2 <= network.classes <= len(LABELS)),
@@ -58,6 +60,7 @@ def network_rules(network: NetworkOptions) -> tuple[Rule, ...]:
         ("network.delta", network.delta, "above 0", 0.0 < network.delta < math.inf),
         ("network.slots", network.slots, f"of 1 to {MOST}", 1 <= network.slots <= MOST),
         ("network.dropout", network.dropout, "from 0 to below 1", 0.0 <= network.dropout < 1.0),
+        ("network.project_query", queries, f"with {' or '.join(CROSSING)} alone", crossing or not queries),
     )
 
 
