@@ -214,6 +214,15 @@ def test_a_halving_unit_of_shufflenet_sets_its_averaged_input_in_front() -> None
     np.testing.assert_allclose(got[:, 24:].numpy(), rest.numpy(), rtol=1e-5, atol=1e-6)
 
 
+def test_a_unit_of_shufflenet_adds_what_it_computes_to_its_input() -> None:
+    torch.manual_seed(8)
+    unit = ShuffleUnit(24, 24, 1).eval()
+    x = torch.randn(1, 24, 6, 6)
+    with torch.inference_mode():
+        rest = unit.expand(unit.depthwise(shuffle_channels(unit.reduce(x).clamp_min(0), 3)))
+        np.testing.assert_allclose(unit(x).numpy(), np.maximum(x + rest, 0), rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize(("side", "window", "shift"), [(8, 4, 2), (6, 2, 1), (4, 4, 0), (9, 3, 1)])
 def test_shifted_windows_attend_to_true_neighbours_only(side: int, window: int, shift: int) -> None:
     """Position by position, in float64, on the map as it lies: no rolling, no mask.
