@@ -290,3 +290,10 @@ def test_swin_chooses_patch_and_window_by_the_size_of_faces(size: int, patch: in
 def test_swin_refuses_faces_that_its_windows_do_not_divide() -> None:
     with pytest.raises(ValueError, match="expected faces of a multiple of 16 pixels for swin_t, got 100"):
         build("swin_t", input_size=100)
+
+
+def test_the_deeper_a_block_of_swin_the_more_often_it_is_dropped() -> None:
+    encoder = blueprint("swin_t", 64).encoder
+    stages = [*encoder.stages, encoder.last.blocks]
+    rates = [b.drop_path.rate for stage in stages if isinstance(stage, nn.Sequential) for b in stage]
+    np.testing.assert_allclose(rates, np.arange(12) / 110, rtol=1e-6)

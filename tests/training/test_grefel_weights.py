@@ -11,6 +11,7 @@ from torch import nn
 
 from edge_fer.errors import RecipeError
 from training.building import build_network
+from training.models import build
 from training.models.cross_attention import HEAD_DIM, CrossFusionLevel, WindowCrossAttention
 from training.models.vit import DIM, MultiScaleViT
 from training.recipe import load_recipe
@@ -37,6 +38,13 @@ def test_layer_scale_begins_at_a_hundred_thousandth() -> None:
     level = CrossFusionLevel(64, 2, drop_path=0.0)
     for scale in (level.scale1, level.scale2):
         assert torch.equal(scale, torch.full((64,), 1e-5))
+
+
+def test_deeper_levels_are_dropped_more_often() -> None:
+    with torch.device("meta"):
+        encoder = build("grefel").encoder
+    rates = [encoder.get_submodule(f"level{level}.drop_path").rate for level in (1, 2, 3)]
+    assert rates == [0.0, 0.125, 0.25]
 
 
 def test_linear_layers_begin_small_and_convolutions_by_fan_out(vit: MultiScaleViT) -> None:
