@@ -145,7 +145,8 @@ def _read_ferplus(source: str) -> FaceSet:
     if not faces:
         raise InputError(f"{root}: expected faces of the split {split!r}, got none in {FERPLUS_LABELS_FILE}")
     _check_present(folder, faces)
-    note = f"{len(rows) - len(faces)} of {len(rows)} faces left out: most votes on unknown or NF"
+    lost = len(rows) - len(faces)
+    note = f"{lost} of {len(rows)} faces left out: most votes on unknown or NF" if lost else ""
     return FaceSet(f"ferplus:{split}", LABELS, tuple(faces), note)
 
 

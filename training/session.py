@@ -222,7 +222,8 @@ def train_in(options: TrainOptions) -> Path | None:
     folder.check(origin, resume=options.resume)
     fabric = build_fabric(device, recipe.optimiser.precision)
     console = Console(stderr=True, quiet=not fabric.is_global_zero)
-    crop = recipe.crop.spec(build_network(recipe).spec.input_size)
+    with torch.device("meta"):  # what does not go together is refused before faces are read
+        crop = recipe.crop.spec(build_network(recipe).spec.input_size)
     train, valid = load_splits(options, recipe, crop, console)
     check_labels(options, teachers, train.names)
     if first is not None and first.network.spec.labels != train.names:

@@ -81,6 +81,8 @@ def main() -> None:
     torch.set_num_threads(1)
     paths = sorted(path for path in options.folder.rglob("*") if path.suffix.lower() in SUFFIXES)
     paths = paths[: options.faces]
+    if len(paths) < BATCH:
+        parser.error(f"expected {BATCH} pictures or more in {options.folder}, got {len(paths)}")
     device = torch.device(choose_device("auto"))
     print(
         f"{len(paths)} faces, {os.cpu_count()} cores, {device}, batches of {BATCH} on one thread, faces/s:\n"

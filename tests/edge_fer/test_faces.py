@@ -99,6 +99,7 @@ def test_ferplus_takes_the_most_votes_and_drops_unknown(tmp_path: Path) -> None:
     valid = read_data(f"ferplus:{root}")
     assert valid == read_data(f"ferplus:{root}:valid")
     assert [(face.path.name, face.label) for face in valid.faces] == [("fer3.png", 7)]
+    assert valid.note == ""  # nothing is left out
     assert [face.label for face in read_data(f"ferplus:{root}:test").faces] == [5]
 
 

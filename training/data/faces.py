@@ -87,10 +87,22 @@ class LoadOptions:
 def load_faces(
     data: str, crop: CropSpec, classes: int | tuple[str, ...], options: LoadOptions | None = None
 ) -> FaceTensors:
-    """Read DATA; faces of other classes are left out, and counted to `options.report`.
+    """Read DATA, as `training.data.labelled.read_labelled` takes it; the rest is that of `load_listed`."""
+    return load_listed(read_labelled(data), data, crop, classes, options)
+
+
+def load_listed(
+    faces: FaceSet,
+    data: str,
+    crop: CropSpec,
+    classes: int | tuple[str, ...],
+    options: LoadOptions | None = None,
+) -> FaceTensors:
+    """Read the faces listed of DATA; those of other classes are left out, and counted to `options.report`.
 
     Args:
-        data: what `training.data.labelled.read_labelled` takes.
+        faces: the listing.
+        data: how errors call it.
         crop: how a face is cut; only the whole-picture path is used.
         classes: the names of a network's classes, or how many of the set's own are taken.
         options: how.
@@ -99,7 +111,6 @@ def load_faces(
         InputError: unreadable data, faces without labels, or pictures that cannot be read.
     """
     options = options or LoadOptions()
-    faces = read_labelled(data)
     unlabelled = sum(face.label is None for face in faces.faces)
     if unlabelled:
         raise InputError(

@@ -85,7 +85,8 @@ def read_labelled(data: str) -> FaceSet:
         layout = LAYOUTS[source.layout]
         faces = layout.read(Path(source.place), source.split or layout.held_out)
         if not faces.faces:
-            raise InputError(f"{data}: expected at least one labelled face, got none; {faces.note}")
+            why = f"; {faces.note}" if faces.note else ""
+            raise InputError(f"{data}: expected at least one labelled face, got none{why}")
     else:
         root = Path(source.place)
         parted = (root / "train").is_dir() and (root / "valid").is_dir()  # as `split_data` has it

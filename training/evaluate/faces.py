@@ -8,10 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_fer.errors import InputError
 from edge_fer.faces import face_hash, label_numbers
 from edge_fer.preprocess import CropSpec
-from training.data.faces import FaceTensors, left_out, load_faces
+from training.data.faces import FaceTensors, left_out, load_listed
 from training.data.labelled import read_labelled
 
 IDENTITY_CROP = CropSpec(size=48, margin=0.0)
@@ -55,17 +54,16 @@ def read_faces(data: str, crop: CropSpec, labels: tuple[str, ...]) -> LabelledFa
         InputError: unreadable data, faces without labels, none that the network knows.
     """
     listed = read_labelled(data)
-    tensors = load_faces(data, crop, labels)
-    given = label_numbers(listed, labels)
-    kept = [face for face, number in zip(listed.faces, given, strict=True) if number >= 0]
-    if given[given >= 0].tolist() != tensors.labels.tolist():
-        raise InputError(f"{data}: the faces changed while they were read; evaluate again")
+    tensors = load_listed(listed, data, crop, labels)
+    small = tensors if crop.size == IDENTITY_CROP.size else load_listed(listed, data, IDENTITY_CROP, labels)
+    numbers = label_numbers(listed, labels)
+    kept = [face for face, number in zip(listed.faces, numbers, strict=True) if number >= 0]
     return LabelledFaces(
         tensors,
         labels,
         tuple(f"{face.path.parent.name}/{face.path.name}" for face in kept),
         left_out(listed, labels),
-        _digest(tensors if crop.size == IDENTITY_CROP.size else load_faces(data, IDENTITY_CROP, labels)),
+        _digest(small),
     )
 
 

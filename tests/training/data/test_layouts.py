@@ -126,6 +126,7 @@ def test_affectnet(tmp_path: Path) -> None:
     assert [name for name, _ in named(f"affectnet7:{root}:train")] == ["0.jpg", "2.jpg", "3.jpg", "5.jpg"]
     trees.affectnet(root, [(3, 0, 0), (4, 0, 0), (5, 0, 0)], "val_set")
     assert [label for _, label in named(f"affectnet8:{root}")] == ["surprise", "fear", "disgust"]
+    assert read_labelled(f"affectnet8:{root}").note == ""
 
 
 def test_affectnet_says_what_is_wrong(tmp_path: Path) -> None:

@@ -189,6 +189,9 @@ def test_a_file_alone_beside_the_run_and_then_another_in_its_place(
     assert [one["sha256"] for one in document["beside"]["checkpoints"]] == [one["sha256"] for one in before]
     for key in ("per_class", "probabilities"):
         assert document["beside"]["checkpoints"][0][key] == before[0][key]
+    (printed,) = (line.split("│") for line in said.stderr.splitlines() if "NLL" in line)
+    shown = [f"{one['probabilities']['nll']:.4f}" for one in (found, *before)]
+    assert [cell.strip() for cell in printed[2:-1]] == shown and len(set(shown)) > 1
     wrong = np.array([row["errors"] for row in found["per_class"]])
     np.testing.assert_allclose([row["error_share"] for row in found["per_class"]], wrong / wrong.sum())
     assert "balancing.png" not in document["files"] and "attention.png" in document["files"]

@@ -79,7 +79,8 @@ def read(root: Path, split: str, classes: int) -> FaceSet:
     present = set(annotated)
     faces = [_face(pictures / by_stem[stem], notes, present, classes) for stem in stems]
     kept = tuple(face for face in faces if face is not None)
-    note = f"{len(faces) - len(kept)} of {len(faces)} faces left out: none of the {classes} emotions"
+    lost = len(faces) - len(kept)
+    note = f"{lost} of {len(faces)} faces left out: none of the {classes} emotions" if lost else ""
     return FaceSet(f"affectnet{classes}:{split}", LABELS, kept, note)
 
 

@@ -56,7 +56,8 @@ def read(root: Path, split: str) -> FaceSet:
                 absent += 1
             else:
                 faces.append(Face(root / PICTURES / video / picture, label, None, columns))
-    note = f"{unlabelled} frames left out without a label, {absent} without a face"
+    lost = f"{unlabelled} frames left out without a label, {absent} without a face"
+    note = lost if unlabelled + absent else ""
     return FaceSet(f"affwild2:{split}", LABELS_WITH_OTHER, tuple(faces), note)
 
 

@@ -42,7 +42,7 @@ def read(root: Path, split: str) -> FaceSet:
                 continue
             label = _label(folder / files[0])
             faces += _frames(folder_images(pictures / subject / sequence), label, subject)
-    note = f"{unlabelled} of {sequences} sequences left out: no emotion"
+    note = f"{unlabelled} of {sequences} sequences left out: no emotion" if unlabelled else ""
     return FaceSet("ckplus", LABELS, tuple(faces), note)
 
 
