@@ -48,7 +48,8 @@ MqttOption = Annotated[
     typer.Option(
         "--mqtt",
         metavar="URL",
-        help="Publish the JSON lines: mqtt[s]://[user@]host[:port]/topic. EDGE_FER_MQTT_PASSWORD: password.",
+        help="Publish the JSON lines: mqtt\\[s]://\\[user@]host[:port]/topic. "
+        "EDGE_FER_MQTT_PASSWORD: password.",
     ),
 ]
 DiscoveryOption = Annotated[

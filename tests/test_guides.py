@@ -6,13 +6,14 @@ import re
 import shlex
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from fnmatch import fnmatch
 from pathlib import Path
 
 import click
 import pytest
 import typer
+from rich.text import Text
 
 import cli
 from edge_fer.commands import app
@@ -96,6 +97,19 @@ def test_the_search_finds_what_is_not_there(tmp_path: Path) -> None:
     assert unknown_words("edge-fer", ["dance"]) == ["dance"]
     assert unknown_words("cli.py", ["infer", "a.jpg", "--json"]) == []
     assert unknown_words("edge-fer", ["train"]) == ["train"] and unknown_words("cli.py", ["train"]) == []
+
+
+def help_texts(commands: Iterable[click.Command]) -> Iterator[str]:
+    """Yield what --help says of commands, of theirs, and of all arguments and options."""
+    for command in commands:
+        yield from (part.help for part in (command, *command.params) if getattr(part, "help", None))
+        yield from help_texts(getattr(command, "commands", {}).values())
+
+
+def test_help_shows_every_bracket() -> None:
+    texts = list(help_texts(known("cli.py").values()))
+    assert len(texts) > 100
+    assert not [text for text in texts if Text.from_markup(text).plain != text.replace(r"\[", "[")]
 
 
 def test_the_guides_speak() -> None:

@@ -34,7 +34,7 @@ def train(
     ] = None,
     teacher: Annotated[
         list[Path] | None,
-        typer.Option(help="Checkpoint to learn from, for a [distillation]; several: their mean."),
+        typer.Option(help="Checkpoint to learn from, for a \\[distillation]; several: their mean."),
     ] = None,
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Leave out pictures that cannot be read; they are listed.")
@@ -119,7 +119,7 @@ def sweep(
         float | None, typer.Option(help="Of training for every run alike, in place of epochs.")
     ] = None,
     recipe: Annotated[
-        Path | None, typer.Option(help="TOML recipe in place of the rows' own, but for their [method].")
+        Path | None, typer.Option(help="TOML recipe in place of the rows' own, but for their \\[method].")
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
