@@ -70,7 +70,8 @@ def run_app(app: typer.Typer) -> None:
         if type(error).__name__ == "NoArgsIsHelpError":  # its message is the whole help
             error.show()  # type: ignore[attr-defined]
         else:
-            _say("error: ", f"{error.format_message()} See --help.")
+            said = error.format_message()
+            _say("error: ", f"{said}{'' if said.endswith(('.', '?')) else '.'} See --help.")
         code = _USAGE
     raise SystemExit(code)
 

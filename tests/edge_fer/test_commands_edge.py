@@ -30,6 +30,8 @@ def test_wrong_usage_is_one_line(arguments: list[str]) -> None:
     done = subprocess.run([*COMMAND, *arguments], cwd=ROOT, capture_output=True, check=False)
     assert (done.returncode, done.stdout) == (2, b"")
     assert done.stderr.startswith(b"error: ") and done.stderr.count(b"\n") == 1
+    before, help_, _ = done.stderr.partition(b" See --help.")
+    assert not help_ or before.endswith((b".", b"?"))
 
 
 def test_a_closed_standard_output_is_one_line(tiny_bundle: Path, faces: list[Path]) -> None:
