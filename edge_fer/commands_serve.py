@@ -38,7 +38,9 @@ TokenOption = Annotated[
         help=f"File with the token that clients have to show; {TOKEN_VARIABLE} may hold it, too.",
     ),
 ]
-QueueOption = Annotated[int, typer.Option("--queue", min=1, max=10_000, help="Pictures under way, all clients together.")]
+QueueOption = Annotated[
+    int, typer.Option("--queue", min=1, max=10_000, help="Pictures under way, all clients together.")
+]
 MegabytesOption = Annotated[
     float, typer.Option("--max-megabytes", min=0.001, max=1000, help="Of one request, or one frame.")
 ]
