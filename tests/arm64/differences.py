@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,6 +59,11 @@ def reference_faces(bundle: Bundle, data: str) -> Asked:
     hard[np.argsort(first - second)[:HARDEST]] = True
     chosen = np.flatnonzero(hard | (np.arange(len(first)) % EVERY == 0))
     crops = {face_hash(crop): crop for crop in load_crops(read_data(data), bundle.spec.input)}
+    lacking = [name for name in reference.hashes[chosen] if name not in crops]
+    if lacking:
+        sys.exit(
+            f"{data}: expected the faces of the reference, {reference.name}; {len(lacking)} are not there"
+        )
     of_reference = np.stack([crops[name] for name in reference.hashes[chosen]])
     return Asked(of_reference, reference.probabilities[chosen], hard[chosen])
 
@@ -80,7 +86,7 @@ def row(name: str, cpu: str, asked: Asked, here: NDArray[np.float32], there: NDA
     return f"| {' | '.join(cells)} |"
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Ask every bundle on every processor and print the table."""
     names = [cpu.name for cpu in CPUS]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
@@ -88,7 +94,7 @@ def main() -> None:
     parser.add_argument("bundles", type=Path, nargs="+", metavar="BUNDLE")
     parser.add_argument("--data", help="the faces of the first bundle's reference")
     parser.add_argument("--cpu", action="append", choices=names, help="may come again; all when left out")
-    given = parser.parse_args()
+    given = parser.parse_args(arguments)
     folder, paths = given.folder.resolve(), [path.resolve() for path in given.bundles]
     reason = missing(folder)
     if reason:
