@@ -12,7 +12,17 @@ from dataclasses import dataclass
 from edge_fer.errors import CalibrationError, GateFailed
 from export.measure import Judged
 
-COLUMNS = ("rung", "verdict", "accuracy", "flips", "divergence", "size", "one face", "over fp32")
+COLUMNS = (
+    "rung",
+    "verdict",
+    "held back by",
+    "accuracy",
+    "flips",
+    "divergence",
+    "size",
+    "one face",
+    "over fp32",
+)
 Climb = Callable[[str], Judged]
 Static = Callable[[frozenset[str]], Judged]
 
@@ -82,7 +92,6 @@ def with_float_blocks(ladder: Ladder, tell: Callable[[Judged | str], None]) -> I
     yield current
     if current.report.verdict == "passed":
         return
-    tell("static int8 does not pass: measuring each block's share of the harm")
     ranked = sorted(ladder.blocks, key=ladder.harm, reverse=True)
     for block in ranked[:-1]:
         returned |= {block}
@@ -100,9 +109,11 @@ def with_float_blocks(ladder: Ladder, tell: Callable[[Judged | str], None]) -> I
 def row(judged: Judged) -> tuple[str, ...]:
     """Return the cells of a rung under `COLUMNS`."""
     figures = judged.report.figures
+    holding = [gate.name for gate in judged.report.gates if gate.verdict in ("failed", "undecided")]
     return (
         judged.rung,
         judged.report.verdict,
+        ", ".join(holding) or "-",
         number(figures.get("accuracy"), ".4f"),
         number(judged.flips, ".2%"),
         number(figures.get("js_mean"), ".2g"),
