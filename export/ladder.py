@@ -23,7 +23,6 @@ COLUMNS = (
     "one face",
     "over fp32",
 )
-Climb = Callable[[str], Judged]
 Static = Callable[[frozenset[str]], Judged]
 
 
@@ -92,8 +91,8 @@ def with_float_blocks(ladder: Ladder, tell: Callable[[Judged | str], None]) -> I
     yield current
     if current.report.verdict == "passed":
         return
-    ranked = sorted(ladder.blocks, key=ladder.harm, reverse=True)
-    for block in ranked[:-1]:
+    # All blocks but one at most: with every one in float it would be the float rung again.
+    for block in most_harmful_first(ladder, tell)[: len(ladder.blocks) - 1]:
         returned |= {block}
         try:
             current = ladder.static(returned)
@@ -104,6 +103,17 @@ def with_float_blocks(ladder: Ladder, tell: Callable[[Judged | str], None]) -> I
         yield current
         if current.report.verdict == "passed":
             return
+
+
+def most_harmful_first(ladder: Ladder, tell: Callable[[Judged | str], None]) -> list[str]:
+    """Return the blocks by their harm; left out, and told, are those that cannot be float alone."""
+    harm: dict[str, float] = {}
+    for block in ladder.blocks:
+        try:
+            harm[block] = ladder.harm(block)
+        except CalibrationError as error:  # no operator comes from it, or it holds all that is quantised
+            tell(f"{block} stays int8: {error}")
+    return sorted(harm, key=harm.__getitem__, reverse=True)
 
 
 def row(judged: Judged) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from torch import nn
 
 import edge_fer
 from calibrate.manifest import CalibrationSet
-from calibrate.recipe import Recipe
+from calibrate.recipe import Recipe, covers
 from calibrate.stability import check_stability
 from edge_fer.cli_errors import notice
 from edge_fer.engines import Outputs
@@ -112,7 +112,7 @@ class Workshop:
                 ("dynamic int8", lambda: self.judged("dynamic int8", self.converted.dynamic_graph(), "int8")),
             ),
             static=self.static,
-            blocks=blocks(self.source.network),
+            blocks=[b for b in blocks(self.source.network) if not covers(self.recipe.float_modules, b)],
             harm=self.harm(),
         )
         try:

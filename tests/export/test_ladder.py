@@ -138,6 +138,24 @@ def test_a_rung_that_cannot_be_made_is_told_and_left_out(make: Make) -> None:
     assert len(told) == 4
 
 
+def test_a_block_that_cannot_be_float_alone_stays_int8(make: Make) -> None:
+    def harm(block: str) -> float:
+        if block == "c":  # the others are float already: nothing to quantise is left
+            raise CalibrationError("nothing was quantised")
+        return 0.0
+
+    told: list[Judged | str] = []
+    static: dict[str, Verdict] = {"static": "failed", "statica": "failed", "staticab": "passed"}
+    ladder = Ladder(
+        rungs=[("fp32", lambda: make("fp32"))],
+        static=lambda blocks: make(named(blocks), static[named(blocks)], 2.0),
+        blocks=("a", "b", "c"),
+        harm=harm,
+    )
+    assert climb(ladder, told.append).rung == "staticab"
+    assert "c stays int8: nothing was quantised" in told
+
+
 def test_a_row_shows_what_the_choice_rests_on(make: Make) -> None:
     cells = ("fp16", "passed", "-", "0.5000", "25.00%", "0.0012", "1.25 MB", "4.00 ms", "2.50x")
     assert row(make("fp16", "passed", 4.0)) == cells
