@@ -31,6 +31,7 @@ OFFER = Offer(
     weights=("s8", "s8-7bit"),
     activations=("u8", "s8"),
     ranges=ESTIMATORS,
+    symmetric_activations=("s8",),
 )
 CARRIERS = ("Conv", "MatMul", "Gemm")
 ELEMENTWISE = ("Add", "Mul", "Sub")
@@ -111,8 +112,6 @@ def quantise(
             every convolution and matrix product float.
     """
     OFFER.check(recipe)
-    if recipe.symmetric and recipe.activations != "s8":
-        raise CalibrationError(f"{OFFER.tool}: expected s8 activations in a symmetric recipe, got u8")
     wanted = set(encoder)
     check_modules(recipe.float_modules, {module_of(name) for name in wanted})
     if not any(node.name in wanted and node.op_type in CARRIERS for node in model.graph.node):

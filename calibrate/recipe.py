@@ -76,6 +76,7 @@ class Offer:
     weights: tuple[str, ...]
     activations: tuple[str, ...]
     ranges: tuple[str, ...]
+    symmetric_activations: tuple[str, ...] = ACTIVATIONS
     bias_corrections: tuple[str, ...] = ("none",)
     smooth_quant: bool = False
 
@@ -89,6 +90,11 @@ class Offer:
         check_choice(self.tool, "activations", recipe.activations, self.activations)
         check_choice(self.tool, "ranges", recipe.ranges, self.ranges)
         check_choice(self.tool, "bias_correction", recipe.bias_correction, self.bias_corrections)
+        if recipe.symmetric and recipe.activations not in self.symmetric_activations:
+            raise CalibrationError(
+                f"{self.tool}: expected {' or '.join(self.symmetric_activations)} activations in a symmetric "
+                f"recipe, got {recipe.activations}"
+            )
         if recipe.smooth_quant is not None and not self.smooth_quant:
             raise CalibrationError(f"{self.tool}: expected no smooth_quant, got {recipe.smooth_quant}")
 

@@ -15,7 +15,7 @@ from edge_fer.tables import progress
 from export.card import read_card
 from export.data import choose_calibration, load_golden, load_parity_set
 from export.measure import Judged, ParitySet
-from export.options import DYNAMIC, ExportOptions, check_options
+from export.options import DYNAMIC, ExportOptions, check_options, read_recipe
 from export.place import check_place
 from export.source import read_source
 from export.target import load_target
@@ -48,12 +48,15 @@ def certify(options: ExportOptions) -> Exported:
     path = bundle_path(options, source.network.spec.model)
     check_place(path)
     card = {} if options.card is None else {CARD_FILE: read_card(options.card)}
+    target = load_target(options.target)
+    if options.calibrates:
+        target.offer.check(read_recipe(options.recipe, target.default_recipe))
     parity = load_parity_set(options.parity_data, source, embedding=options.embedding)
     # Chosen before anything long runs: most of what is wrong with data shows here.
     calibration = choose_calibration(options, source, parity) if options.calibrates else None
     golden = load_golden(options, source, parity)
     with progress("converting", 1):
-        converted = load_target(options.target)(source.network, embedding=options.embedding)
+        converted = target(source.network, embedding=options.embedding)
     workshop = Workshop(options, source, converted, calibration, golden, parity)
     judged = workshop.climb() if options.precision == "auto" else workshop.make(options.precision)
     if options.attribution:

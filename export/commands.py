@@ -161,12 +161,14 @@ def write_rungs(options: ExportOptions, rungs: Sequence[Judged]) -> Path:
 def write_reference(options: ExportOptions) -> Path:
     """Write the float network's outputs on the parity data to one .npz file."""
     from export.data import load_parity_set
+    from export.options import check_options
     from export.place import check_reference_place
     from export.source import read_source
     from training.models.checkpoint import replace_file
 
     if options.parity_data is None or options.output is None:
         raise UsageError("--reference-only needs --parity-data D and --output R.npz")
+    check_options(options)
     check_reference_place(options.output)
     source = read_source(options.checkpoint)
     parity = load_parity_set(options.parity_data, source, embedding=options.embedding)

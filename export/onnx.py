@@ -20,7 +20,7 @@ import calibrate.onnx
 from calibrate.memory import Memory
 from calibrate.onnx_dynamic import quantise_dynamic
 from calibrate.quiet import quiet_tool
-from calibrate.recipe import Recipe
+from calibrate.recipe import Offer, Recipe
 from edge_fer.errors import EdgeFerError
 from edge_fer.spec import GRAPH_FILES
 from export import rewrites
@@ -46,7 +46,8 @@ class OnnxGraphs:
 
     engine: ClassVar[str] = "onnxruntime"
     packages: ClassVar[tuple[str, ...]] = ("torch", "onnx", "onnxruntime", "numpy")
-    default_recipe = calibrate.onnx.DEFAULT
+    default_recipe: ClassVar[Recipe] = calibrate.onnx.DEFAULT
+    offer: ClassVar[Offer] = calibrate.onnx.OFFER
 
     def __init__(self, network: ExpressionNetwork, *, embedding: bool = False) -> None:
         self.network, self.embedding = network, embedding

@@ -18,7 +18,7 @@ import calibrate.openvino
 import export.onnx
 from calibrate.openvino import ATTENTION, before, count_float, count_quantised, quantise
 from calibrate.openvino_dynamic import quantise_dynamic
-from calibrate.recipe import Recipe
+from calibrate.recipe import Offer, Recipe
 from edge_fer.spec import GRAPH_FILES
 from export import rewrites
 from export.half.openvino import halve
@@ -36,7 +36,8 @@ class OpenVinoGraphs:
 
     engine: ClassVar[str] = "openvino"
     packages: ClassVar[tuple[str, ...]] = ("torch", "onnx", "openvino", "nncf", "numpy")
-    default_recipe = calibrate.openvino.DEFAULT
+    default_recipe: ClassVar[Recipe] = calibrate.openvino.DEFAULT
+    offer: ClassVar[Offer] = calibrate.openvino.OFFER
 
     def __init__(self, network: ExpressionNetwork, *, embedding: bool = False) -> None:
         self.model = convert(export.onnx.export_onnx(rewrites.rewrite(network, rewrites.OPENVINO)))

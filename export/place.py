@@ -13,8 +13,11 @@ def check_place(path: Path) -> None:
     """Refuse a place where no bundle can be written; `write_bundle` looks closer at what it replaces.
 
     Raises:
+        UsageError: it has no name of its own: the root, `.` or `..`.
         InputError: something else is there, or its folder is none or is read-only.
     """
+    if path.name in ("", ".."):
+        raise UsageError(f"--output {path}: expected a bundle's name, such as model.fer")
     check_folder(path)
     if path.exists() and not path.is_dir():
         raise InputError(f"{path} is a file: name a folder that is new or a bundle")

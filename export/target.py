@@ -10,7 +10,7 @@ from typing import ClassVar, Protocol, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from calibrate.recipe import Recipe
+from calibrate.recipe import Offer, Recipe
 from edge_fer.errors import MissingPackageError, UsageError
 from training.models import ExpressionNetwork
 
@@ -45,10 +45,14 @@ class Converted(Protocol):
     Attributes:
         engine: that runs the target by default.
         packages: whose versions go into the spec.
+        default_recipe: that the target is quantised by when nobody names another.
+        offer: what its quantiser can do of a recipe.
     """
 
     engine: ClassVar[str]
     packages: ClassVar[tuple[str, ...]]
+    default_recipe: ClassVar[Recipe]
+    offer: ClassVar[Offer]
 
     def __init__(self, network: ExpressionNetwork, *, embedding: bool = False) -> None:
         """Convert the fused graph of a network in eval mode, its `embedding` a fourth output if asked for."""
@@ -85,11 +89,6 @@ class Converted(Protocol):
         Raises:
             CalibrationError: nothing was quantised, or the target's quantiser cannot follow the recipe.
         """
-        ...
-
-    @property
-    def default_recipe(self) -> Recipe:
-        """The recipe that the target is quantised by when nobody names another."""
         ...
 
 

@@ -13,7 +13,7 @@ from torch import nn
 
 import calibrate.tflite
 from calibrate.memory import Memory
-from calibrate.recipe import Recipe
+from calibrate.recipe import Offer, Recipe
 from calibrate.tflite import count_float, count_quantised, prepare, quantise, quantise_dynamic
 from edge_fer.native_log import without_information
 from edge_fer.spec import GRAPH_FILES
@@ -44,8 +44,8 @@ class TfliteGraphs:
         "ai-edge-litert",
         "numpy",
     )
-
-    default_recipe = calibrate.tflite.DEFAULT
+    default_recipe: ClassVar[Recipe] = calibrate.tflite.DEFAULT
+    offer: ClassVar[Offer] = calibrate.tflite.OFFER
 
     def __init__(self, network: ExpressionNetwork, *, embedding: bool = False) -> None:
         self.graph = export_tflite(rewrites.rewrite(network, rewrites.TFLITE), embedding=embedding)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,7 +15,7 @@ from onnx import numpy_helper
 
 from calibrate.onnx import DEFAULT, quantise
 from edge_fer.engines.onnxruntime import OnnxRuntimeEngine
-from edge_fer.errors import CalibrationError, CheckpointError, InputError
+from edge_fer.errors import CalibrationError, CheckpointError, InputError, MissingPackageError, UsageError
 from edge_fer.faces import face_hash, load_crops, read_data
 from edge_fer.parity.metrics import jensen_shannon
 from edge_fer.preprocess import CropSpec
@@ -254,6 +255,29 @@ def test_a_place_that_cannot_be_written_is_refused_before_any_work(
     (tmp_path / "file").write_text("x")
     with pytest.raises(InputError, match="is a file; name another place"):
         certify.certify(ExportOptions(checkpoint="grefel-lite", output=tmp_path / "file" / "a" / "x.fer"))
+    for nameless in ("/", ".", tmp_path / ".."):
+        with pytest.raises(UsageError, match="expected a bundle's name"):
+            certify.certify(ExportOptions(checkpoint="grefel-lite", output=Path(nameless)))
     monkeypatch.setattr("export.place.os", SimpleNamespace(access=lambda *_: False, W_OK=2, X_OK=1))
     with pytest.raises(InputError, match="read-only"):
         certify.certify(ExportOptions(checkpoint="grefel-lite", output=tmp_path / "x.fer"))
+
+
+def test_what_the_target_lacks_is_refused_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(certify, "load_parity_set", lambda *_, **__: pytest.fail("work was done"))
+    sound = ExportOptions(
+        checkpoint="grefel-lite", output=tmp_path / "x.fer", precision="int8", calibration_data="faces"
+    )
+    with pytest.raises(CalibrationError, match="expected ranges minmax or percentile or entropy, got mse"):
+        certify.certify(replace(sound, recipe="ranges=mse"))
+    with pytest.raises(CalibrationError, match="expected s8 activations in a symmetric recipe, got u8"):
+        certify.certify(replace(sound, recipe="symmetric=yes"))
+
+    def lacking(_: str) -> None:
+        raise ModuleNotFoundError("No module named 'nncf'", name="nncf")
+
+    monkeypatch.setattr("export.target.importlib.import_module", lacking)
+    with pytest.raises(MissingPackageError, match="needs the package nncf"):
+        certify.certify(replace(sound, target="openvino"))

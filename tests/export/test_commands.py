@@ -187,6 +187,8 @@ def test_reference_only_says_what_it_needs(command: Command, checkpoint: Path, v
     assert_one_line(command(*arguments), 2, "--parity-data D and --output R.npz")
     wrong = command(*arguments, "--parity-data", valid_faces, "--output", "R.fer")
     assert_one_line(wrong, 2, "ends in .npz")
+    sound = ["--parity-data", valid_faces, "--output", "R.npz"]
+    assert_one_line(command(*arguments, *sound, "--precision", "int4"), 2, "--precision int4")
 
 
 def test_a_manifest_is_taken_whole_and_must_not_overlap(
