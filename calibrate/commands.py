@@ -73,7 +73,7 @@ def load_float(path: str) -> tuple[Recognizer, str]:
     """Load the bundle whose confidence is asked; return it with its digest.
 
     Raises:
-        BundleError: it is none, or its graph is quantised.
+        BundleError: it is none, its graph is quantised, or nobody trained its weights.
     """
     from edge_fer import Bundle, Recognizer
 
@@ -82,6 +82,11 @@ def load_float(path: str) -> tuple[Recognizer, str]:
         raise BundleError(
             f"{path}: expected a float bundle to ask for its confidence, got {loaded.spec.precision} "
             f"({loaded.spec.quantisation}); export one with --precision fp32"
+        )
+    if loaded.spec.untrained:
+        raise BundleError(
+            f"{path}: expected a trained bundle to ask for its confidence, got untrained weights; "
+            "leave --bundle out to choose by class"
         )
     return Recognizer.load(loaded), loaded.digest
 

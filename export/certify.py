@@ -79,7 +79,7 @@ def notes(
         yield f"{parity.faces.name}: {parity.faces.note}"
     if calibration is not None and calibration.warning:
         yield calibration.warning
-    if calibration is not None and parity is None:
+    if judged.graph.quantisation != "none" and parity is None:
         yield "nothing compared the int8 graph with the float one: give --parity-data"
     if calibration is None and options.calibration_data is not None:
         asked = f"--recipe {DYNAMIC}" if options.recipe == DYNAMIC else f"--precision {options.precision}"

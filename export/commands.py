@@ -127,7 +127,9 @@ def finish(exported: Exported, *, keep_failed: bool, strict: bool) -> None:
     write_bundle(path, replace(exported.spec, failed=report.verdict == "failed"), exported.members)
     if report.verdict == "failed":
         notice(f"{path} was kept although a gate failed; loading it warns")
-    if report.verdict == "undecided":
+    if report.verdict == "undecided" and exported.spec.untrained:
+        notice("undecided: untrained weights have no answers to judge; use it for benchmarks and tests")
+    elif report.verdict == "undecided":
         notice("undecided: too few faces for a verdict, see the table; give more with --parity-data")
     typer.echo(path)
     code = exit_code(report.verdict, strict)

@@ -131,6 +131,14 @@ def test_a_bundle_spreads_the_choice_over_its_confidence(
     assert hashes(str(path)) != hashes(str(by_class))
 
 
+def test_an_untrained_bundle_is_not_asked(faces: Path, tmp_path: Path, tiny_bundle: Path) -> None:
+    edit(tiny_bundle, lambda fields: fields.update(untrained=True))
+    code, output, errors = calibrate(faces, "--output", tmp_path / "m.json", "--bundle", tiny_bundle)
+    assert (code, output) == (1, []) and len(errors) == 1
+    assert "untrained weights" in errors[0] and "leave --bundle out" in errors[0]
+    assert "--allow-untrained" not in errors[0]  # an option of other commands
+
+
 def test_a_quantised_bundle_is_not_asked(faces: Path, tmp_path: Path, tiny_bundle: Path) -> None:
     edit(tiny_bundle, lambda fields: fields.update(precision="int8", quantisation="static"))
     path = tmp_path / "m.json"

@@ -76,6 +76,7 @@ def test_a_networks_name_gives_an_untrained_bundle(scratch: Path, command: Comma
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout == "grefel-lite-onnx-fp32.fer\n"
+    assert "note: undecided: untrained weights" in done.stderr and "too few faces" not in done.stderr
     assert "Traceback" not in done.stderr and "\x1b" not in done.stderr
     bundle = Bundle.load(scratch / "here" / "grefel-lite-onnx-fp32.fer")
     assert bundle.spec.untrained and bundle.spec.source["checkpoint_sha256"] is None

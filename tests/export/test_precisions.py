@@ -112,6 +112,16 @@ def test_dynamic_int8_needs_no_calibration_faces(export: Export, path: Path, tra
     assert_answers_nearly(bundle, 0.005)
 
 
+def test_dynamic_int8_without_parity_data_says_that_nothing_was_compared(
+    command: Command, checkpoint: Path, path: Path
+) -> None:
+    pytest.importorskip("ai_edge_quantizer")
+    arguments = ["--target", "tflite", "--precision", "int8", "--recipe", "dynamic", "--output", path]
+    done = command("export", checkpoint, *arguments)
+    assert done.code == 0, done.errors
+    assert "note: nothing compared the int8 graph with the float one: give --parity-data" in done.errors
+
+
 @pytest.mark.parametrize("target", ["onnx", "openvino"])
 def test_dynamic_int8_without_matrix_products_is_refused(target: str, export: Export, path: Path) -> None:
     done = export(target, "int8", "--recipe", "dynamic")
