@@ -143,10 +143,7 @@ def convert(fused: FusedGraph) -> onnx.ModelProto:
             )
     # OnnxExporterError is a RuntimeError; tracing runs the network's own code, which may raise the others.
     except (RuntimeError, TypeError, ValueError) as error:
-        cause = innermost(error)
-        text = next(iter(str(cause).strip().splitlines()), type(cause).__name__)
-        module = failing_module(cause, fused) or "the network"
-        raise ExportError(f"{spec.model} cannot be written as ONNX: {text} (in {module})") from error
+        raise not_written(error, fused, "ONNX") from error
     assert written is not None
     return written.model_proto
 
@@ -156,6 +153,14 @@ def quiet_exporter() -> Iterator[None]:
     """Keep what the exporter says, warns and prints about its own internals away from the user."""
     with quiet_tool(logging.CRITICAL), redirect_stderr(io.StringIO()):
         yield
+
+
+def not_written(error: BaseException, fused: FusedGraph, form: str) -> ExportError:
+    """Return what an exporter's error means for its user: the reason on one line, and the module."""
+    cause = innermost(error)
+    text = next(iter(str(cause).strip().splitlines()), type(cause).__name__)
+    module = failing_module(cause, fused) or "the network"
+    return ExportError(f"{fused.network.spec.model} cannot be written as {form}: {text} (in {module})")
 
 
 def innermost(error: BaseException) -> BaseException:
@@ -236,11 +241,3 @@ def drop_outputs(model: onnx.ModelProto, names: Iterable[str]) -> onnx.ModelProt
     for output in [o for o in copy.graph.output if o.name in set(names)]:
         copy.graph.output.remove(output)
     return copy
-
-
-def count_operators(model: onnx.ModelProto) -> dict[str, int]:
-    """Count the nodes by operator type, sorted by name."""
-    counts: dict[str, int] = {}
-    for node in model.graph.node:
-        counts[node.op_type] = counts.get(node.op_type, 0) + 1
-    return dict(sorted(counts.items()))

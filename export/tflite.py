@@ -20,7 +20,7 @@ from edge_fer.spec import GRAPH_FILES
 from edge_fer.spec import OUTPUTS as CONTRACT
 from export import rewrites
 from export.half.tflite import halve
-from export.onnx import ExportError, failing_module, innermost, quiet_exporter
+from export.onnx import not_written, quiet_exporter
 from export.target import Graph
 from export.wrapper import INPUT, OUTPUTS, FusedGraph
 from training.models import ExpressionNetwork
@@ -118,9 +118,5 @@ def export_tflite(network: ExpressionNetwork, *, embedding: bool = False) -> byt
             content = bytes(converted.model_content())
     # The converter has no type of its own; tracing runs the network's own code, which may raise any of these.
     except (RuntimeError, TypeError, ValueError) as error:
-        cause = innermost(error)
-        text = next(iter(str(cause).strip().splitlines()), type(cause).__name__)
-        module = failing_module(cause, fused) or "the network"
-        model = network.spec.model
-        raise ExportError(f"{model} cannot be written as TFLite: {text} (in {module})") from error
+        raise not_written(error, fused, "TFLite") from error
     return content
