@@ -121,10 +121,9 @@ def choose_faces(
     if confidence is None:
         return pool
     scores = np.asarray(confidence(pool.crops), np.float32)
-    if scores.shape != (len(places),) or not np.isfinite(scores).all():
-        raise CalibrationError(
-            f"expected a finite confidence of each of {len(places)} faces, got {scores.shape}"
-        )
+    finite = np.count_nonzero(np.isfinite(scores))
+    if scores.shape != (len(places),) or finite < len(places):
+        raise CalibrationError(f"expected a finite confidence of each of {len(places)} faces, got {finite}")
     kept = stratified_order(labels[places], seed, scores)[:samples]
     chosen = tuple(drawn[index] for index in kept)
     return replace(pool, faces=chosen, crops=pool.crops[kept], confidence=scores[kept])

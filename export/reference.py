@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from edge_fer.engines.base import Outputs
+from edge_fer.errors import CheckpointError
 from edge_fer.faces import FaceSet, face_hash, label_numbers
 from edge_fer.samples import Reference
 from export.wrapper import FusedGraph
@@ -27,7 +28,11 @@ class TorchAnswers:
 
     @torch.inference_mode()
     def __call__(self, crops: NDArray[np.uint8]) -> Outputs:
-        """Answer every crop."""
+        """Answer every crop.
+
+        Raises:
+            CheckpointError: an answer is no number.
+        """
         parts: list[list[NDArray[np.float32]]] = []
         for start in range(0, len(crops), BATCH):
             batch = torch.from_numpy(crops[start : start + BATCH])
@@ -35,6 +40,11 @@ class TorchAnswers:
             if self.progress is not None:
                 self.progress(start + len(batch))
         columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
+        if not all(np.isfinite(column).all() for column in columns):
+            raise CheckpointError(
+                "the float network's answers are not finite: its weights are damaged or its training "
+                "diverged; take another checkpoint"
+            )
         return Outputs(*columns)
 
 

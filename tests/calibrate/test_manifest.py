@@ -237,9 +237,14 @@ def test_few_faces_to_spread_over_are_taken_whole(faces: FaceSet) -> None:
         choose_faces(faces, HASH_CROP, samples=99, seed=0, exclude=(), explicit=False, confidence=brightness)
 
 
-@pytest.mark.parametrize("scores", [np.zeros(3, np.float32), np.full(140, np.nan, np.float32)])
-def test_a_confidence_that_is_none_is_refused(faces: FaceSet, scores: NDArray[np.float32]) -> None:
-    with pytest.raises(CalibrationError, match="expected a finite confidence of each of 140 faces"):
+@pytest.mark.parametrize(
+    ("scores", "finite"), [(np.zeros(3, np.float32), 3), (np.full(140, np.nan, np.float32), 0)]
+)
+def test_a_confidence_that_is_none_is_refused(
+    faces: FaceSet, scores: NDArray[np.float32], finite: int
+) -> None:
+    said = f"expected a finite confidence of each of 140 faces, got {finite}"
+    with pytest.raises(CalibrationError, match=said):
         choose_faces(
             faces, HASH_CROP, samples=100, seed=0, exclude=(), explicit=True, confidence=lambda _: scores
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import errno
 import json
 import subprocess
@@ -16,9 +17,11 @@ from safetensors.numpy import save_file
 
 import calibrate.onnx
 from edge_fer.bundle import Bundle
+from edge_fer.preprocess import CropSpec
 from edge_fer.samples import read_reference
 from export.source import DEFAULT_CHECKPOINT
 from training.models import ExpressionNetwork
+from training.models.checkpoint import save_checkpoint
 
 from .conftest import SIZE, Command, Result, lasting
 from .test_certify import swap_classes
@@ -281,6 +284,19 @@ def test_a_checkpoint_that_is_none_is_one_line(
     assert_nothing_left(scratch)
 
 
+def test_a_network_that_answers_no_numbers_is_refused_as_that(
+    scratch: Path, command: Command, small: ExpressionNetwork, int8: list[object]
+) -> None:
+    diverged = copy.deepcopy(small)
+    next(diverged.encoder.parameters()).data.fill_(1e30)
+    path = scratch / "diverged.safetensors"
+    save_checkpoint(path, diverged, CropSpec(size=SIZE, margin=0.0), {})
+    said = "the float network's answers are not finite"
+    assert_one_line(command("export", path, "--target", "onnx"), 1, said)
+    assert_one_line(command("export", path, *int8[2:-2]), 1, said)  # first asked to choose calibration faces
+    assert_nothing_left(scratch)
+
+
 @pytest.mark.parametrize(
     ("place", "said"),
     [
@@ -373,7 +389,6 @@ def test_target_alone_exports_the_embedded_models_checkpoint(scratch: Path, comm
 def test_the_small_network_knows_its_faces(small: ExpressionNetwork, valid_faces: Path) -> None:
     """The tests above rest on a checkpoint that answers well."""
     from edge_fer.faces import load_crops, read_data
-    from edge_fer.preprocess import CropSpec
     from export.reference import TorchAnswers
 
     faces = read_data(str(valid_faces))
