@@ -33,8 +33,8 @@ def calibrate(
     """Choose calibration faces, stratified and seeded, and pin them by hash; prints the manifest's path."""
     from dataclasses import replace
 
-    from calibrate.manifest import HASH_CROP, POOL, SAMPLES, choose_faces
-    from edge_fer.faces import face_hash, load_crops, read_data
+    from calibrate.manifest import HASH_CROP, POOL, SAMPLES, choose_faces, hash_faces
+    from edge_fer.faces import read_data
     from edge_fer.output import write_text
     from edge_fer.tables import progress
 
@@ -43,11 +43,11 @@ def calibrate(
     faces = read_data(data)
     recognizer, digest = (None, None) if bundle is None else load_float(bundle)
     crop = HASH_CROP if recognizer is None else recognizer.spec.input
-    excluded = set()
+    excluded: set[str] = set()
     if exclude is not None:
         unused = read_data(exclude)
         with progress("reading the faces to leave out", len(unused.faces)) as show:
-            excluded = {face_hash(pixels) for pixels in load_crops(unused, crop, show)}
+            excluded = hash_faces(unused, crop, show)
     wanted = samples or SAMPLES
     with progress("choosing faces", wanted if recognizer is None else POOL * wanted) as show:
         chosen = choose_faces(

@@ -144,7 +144,7 @@ def draw(
     for place in order:
         if len(places) == wanted:
             break
-        pixels = load_crops(FaceSet(faces.name, faces.labels, (faces.faces[place],), faces.note), crop)[0]
+        pixels = load_one(faces, place, crop)
         digest = face_hash(pixels)
         if digest in seen:
             continue
@@ -154,6 +154,20 @@ def draw(
         if progress is not None:
             progress(len(places))
     return places, crops
+
+
+def hash_faces(faces: FaceSet, crop: CropSpec, progress: Callable[[int], None]) -> set[str]:
+    """Return the `face_hash` of every face, for `exclude`; a set to leave out may be larger than memory."""
+    found = set()
+    for place in range(len(faces.faces)):
+        found.add(face_hash(load_one(faces, place, crop)))
+        progress(place + 1)
+    return found
+
+
+def load_one(faces: FaceSet, place: int, crop: CropSpec) -> NDArray[np.uint8]:
+    """Read one face of a set: (S, S, 3) uint8 RGB."""
+    return load_crops(replace(faces, faces=(faces.faces[place],)), crop)[0]
 
 
 def is_manifest(data: str) -> bool:

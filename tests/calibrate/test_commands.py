@@ -63,6 +63,23 @@ def test_excluded_faces_are_left_out(faces: Path, tmp_path: Path) -> None:
     assert len(read_data(str(rest)).faces) == 110
 
 
+def test_faces_to_leave_out_are_never_all_in_memory(
+    faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+
+    def load(some: FaceSet, *arguments: object) -> object:
+        sizes.append(len(some.faces))
+        return load_crops(some, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("calibrate.manifest.load_crops", load)
+    monkeypatch.setattr("edge_fer.faces.load_crops", load)
+    others = draw_faces(tmp_path / "others", {"anger": 20}, seed=9)
+    output = tmp_path / "m.json"
+    assert calibrate(faces, "--output", output, "--exclude", others, "--samples", 100)[0] == 0
+    assert len(sizes) == 120 and set(sizes) == {1}
+
+
 def test_fewer_than_wanted_is_said(faces: Path, tmp_path: Path) -> None:
     code, _, errors = calibrate(faces, "--output", tmp_path / "m.json")
     assert code == 0
