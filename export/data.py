@@ -17,6 +17,20 @@ from export.reference import TorchAnswers, make_reference
 from export.source import Source
 
 
+def check_data(options: ExportOptions) -> None:
+    """List the faces without answering any: what is missing or malformed shows here, not minutes later.
+
+    Raises:
+        InputError: DATA that is none, or a picture too large for a golden sample.
+    """
+    if options.calibrates:
+        read_data(str(options.calibration_data))
+    if options.parity_data is not None:
+        faces = read_data(options.parity_data)
+        if options.golden != "synthetic":
+            parity_samples(faces)
+
+
 def load_parity_set(data: str | None, source: Source, *, embedding: bool = False) -> ParitySet | None:
     """Read the parity faces and let the float network answer them; None without data or training."""
     if data is None:

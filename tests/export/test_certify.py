@@ -19,6 +19,7 @@ from edge_fer.errors import CalibrationError, CheckpointError, InputError, Missi
 from edge_fer.faces import face_hash, load_crops, read_data
 from edge_fer.parity.metrics import jensen_shannon
 from edge_fer.preprocess import CropSpec
+from edge_fer.samples import MAX_SOURCE_BYTES
 from export import certify
 from export.certify import Exported
 from export.data import choose_calibration, load_parity_set
@@ -263,7 +264,7 @@ def test_a_place_that_cannot_be_written_is_refused_before_any_work(
         certify.certify(ExportOptions(checkpoint="grefel-lite", output=tmp_path / "x.fer"))
 
 
-def test_what_the_target_lacks_is_refused_before_any_work(
+def test_what_target_or_data_lack_is_refused_before_any_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(certify, "load_parity_set", lambda *_, **__: pytest.fail("work was done"))
@@ -274,6 +275,14 @@ def test_what_the_target_lacks_is_refused_before_any_work(
         certify.certify(replace(sound, recipe="ranges=mse"))
     with pytest.raises(CalibrationError, match="expected s8 activations in a symmetric recipe, got u8"):
         certify.certify(replace(sound, recipe="symmetric=yes"))
+
+    with pytest.raises(InputError, match="faces: no such file or folder"):
+        certify.certify(sound)
+    (tmp_path / "big" / "neutral").mkdir(parents=True)
+    (tmp_path / "big" / "neutral" / "a.png").write_bytes(bytes(MAX_SOURCE_BYTES + 1))
+    big = ExportOptions(checkpoint="grefel-lite", output=sound.output, parity_data=str(tmp_path / "big"))
+    with pytest.raises(InputError, match="use --golden synthetic"):
+        certify.certify(big)
 
     def lacking(_: str) -> None:
         raise ModuleNotFoundError("No module named 'nncf'", name="nncf")
