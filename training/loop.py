@@ -94,12 +94,12 @@ class Trainer:
 
     @property
     def finished(self) -> bool:
-        """Whether the epochs, the time or the patience are used up."""
+        """Whether the epochs, the time or the patience are used up, and the last epoch is validated."""
         options, progress = self.recipe.optimiser, self.progress
         waited = progress.epoch - 1 - progress.best_epoch
         return (
             progress.epoch >= options.epochs
-            or self.out_of_time
+            or (self.out_of_time and progress.batch == 0)
             or (options.patience > 0 and progress.epoch > 0 and waited >= options.patience)
         )
 
@@ -186,7 +186,7 @@ class Trainer:
             raise TrainingError(f"out of memory {advice}") from error
 
     def run_epoch(self, report: Report) -> None:
-        """Train the rest of the current epoch."""
+        """Train the rest of the current epoch, or what there is time for."""
         options, epoch = self.recipe.optimiser, self.progress.epoch
         order = self.order(epoch)
         if self.progress.batch == 0 and self.begin_epoch(order) and self.average is not None:
@@ -197,6 +197,8 @@ class Trainer:
         window: list[Terms] = []
         started = logged = time.perf_counter()
         for number, rows in batches(order, options.batch_size, self.progress.batch):
+            if self.out_of_time:
+                return
             rate, terms = self.train_step(rows, number)
             window.append(terms)
             now = time.perf_counter()
@@ -213,8 +215,6 @@ class Trainer:
                 self.save()
                 window = []
                 started = logged = time.perf_counter()
-            if self.out_of_time:
-                return
 
     def order(self, epoch: int) -> torch.Tensor:
         """Return the rows of an epoch in their order."""

@@ -114,6 +114,26 @@ def test_minutes_end_a_run_and_the_rate_with_it(tmp_path: Path, noise_data: Path
     assert (run.output / "metrics.jsonl").read_bytes() == before
 
 
+def test_a_run_brought_down_after_its_last_minute_is_validated_when_resumed(
+    tmp_path: Path, noise_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = options(tmp_path, noise_data, optimiser={"epochs": 100_000, "minutes": 0.02})
+
+    def fall(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Trainer, "out_of_time", property(lambda trainer: trainer.progress.step == 2))
+        patch.setattr(loop, "evaluate", fall)
+        train_run(run)
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "out_of_time", property(lambda trainer: trainer.progress.step >= 2))
+        train_run(replace(run, resume=True))
+    assert [line["step"] for line in lines_of(run.output, "validation")] == [2]
+    assert lines_of(run.output, "train")[-1]["step"] == 2
+    assert load_checkpoint(run.output / "last.safetensors").info["epoch"] == 0
+
+
 def test_sharpness_changes_what_is_learnt_and_not_the_statistics(tmp_path: Path, noise_data: Path) -> None:
     flat = options(tmp_path, noise_data, "flat")
     sharp = options(tmp_path, noise_data, "sharp", optimiser={"sharpness": 0.05})
