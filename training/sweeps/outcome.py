@@ -92,22 +92,23 @@ def collect(folder: RunFolder, data: str, *, recalls: bool) -> Outcome:
     epochs = [line for line in read_lines(folder.metrics) if line["kind"] == "validation"]
     best = max(epochs, key=lambda line: float(line["accuracy"]))  # the first of equals, as the run keeps it
     origin = json.loads(folder.recipe.read_text(encoding="utf-8"))
+    batch_size = int(origin["recipe"]["optimiser"]["batch_size"])
     saved = folder.load_state(write=False)
     return Outcome(
-        last=figures_of(epochs[-1], epochs[0]) | read_checkpoint(folder.last, data, recalls=recalls),
-        best=figures_of(best, epochs[0]) | read_checkpoint(folder.best, data, recalls=recalls),
-        faces=int(epochs[-1]["step"]) * int(origin["recipe"]["optimiser"]["batch_size"]),
+        last=figures_of(epochs[-1], batch_size) | read_checkpoint(folder.last, data, recalls=recalls),
+        best=figures_of(best, batch_size) | read_checkpoint(folder.best, data, recalls=recalls),
+        faces=int(epochs[-1]["step"]) * batch_size,
         minutes=0.0 if saved is None else saved[1].seconds / 60.0,
         machine="; ".join(dict.fromkeys(environments(folder.environment))),
     )
 
 
-def figures_of(line: Mapping[str, Any], first: Mapping[str, Any]) -> Figures:
-    """Return the figures of a line of validation; `first` is a whole epoch's, the last may be a part."""
+def figures_of(line: Mapping[str, Any], batch_size: int) -> Figures:
+    """Return the figures of a line of validation, whose `faces` are those of a whole epoch."""
     figures = {name: float(line[name]) for name in (*PERCENT, *FRACTIONS)}
     if not figures["anchors_used"]:  # a head without anchors
         del figures["anchors_used"]
-    return {**figures, EPOCHS: float(line["step"]) / float(first["step"])}
+    return {**figures, EPOCHS: float(line["step"]) * batch_size / float(line["faces"])}
 
 
 @torch.inference_mode()

@@ -14,13 +14,15 @@ from typer.testing import CliRunner
 import cli
 from edge_fer.errors import TrainingError
 from edge_fer.parity import metrics
-from tests.training.tiny_run import tiny_recipe
+from tests.training.tiny_run import tiny_recipe, tiny_run
 from training.evaluation import normalise
+from training.loop import Trainer
 from training.models.checkpoint import load_checkpoint
 from training.run import RunFolder, held
+from training.session import train_run
 from training.sweeps import session
 from training.sweeps.grids import grid_names
-from training.sweeps.outcome import Outcome
+from training.sweeps.outcome import Outcome, collect
 
 BASE = tiny_recipe(
     network={"model": "grefel-lite"}, optimiser={"learning_rate": 3e-3}, method={"warmup_epochs": 0}
@@ -189,6 +191,17 @@ def sweep_in_process(grid: Path, output: Path, data: Path) -> None:
             grid=str(grid), output=output, data={"noise": str(data)}, choice=session.Choice(), device="cpu"
         )
     )
+
+
+def test_a_part_of_the_first_epoch_is_no_whole_one(
+    noise_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tiny_run(tmp_path, noise_data, optimiser={"minutes": 1.0})  # an epoch is of three batches
+    monkeypatch.setattr(Trainer, "out_of_time", property(lambda trainer: trainer.progress.step >= 1))
+    train_run(run)
+    outcome = collect(RunFolder(run.output), str(noise_data), recalls=False)
+    assert outcome.last["epochs"] == outcome.best["epochs"] == pytest.approx(1 / 3)
+    assert outcome.faces == 24
 
 
 def test_a_run_that_fails_is_a_line_and_the_rest_goes_on(
