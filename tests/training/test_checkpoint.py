@@ -110,7 +110,7 @@ def test_a_truncated_file_is_refused(saved: Path, kept: int) -> None:
 
 def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
     assert "no such checkpoint" in refusal(tmp_path / "none.safetensors")
-    refusal(tmp_path)
+    assert "got a folder; name a file in it" in refusal(tmp_path)
 
 
 def test_a_foreign_safetensors_file_is_refused(tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ def read_labelled(data: str) -> FaceSet:
     """List the faces of DATA without decoding them.
 
     Args:
-        data: `rafdb:DIR`, `fer2013:FILE`, `affectnet7:DIR`, `affectnet8:DIR` or `affwild2:DIR` with one of
+        data: `rafdb:DIR`, `fer2013:DIR`, `affectnet7:DIR`, `affectnet8:DIR` or `affwild2:DIR` with one of
             their splits behind a colon, else their held-out one; `jaffe:DIR`, `ferg:DIR`, `ckplus:DIR`; or
             what `edge_fer.faces.read_data` takes, of a folder with train/ and valid/ the latter. Of faces
             whose subject is known (the last three, or a CSV with a column `subject`) `:fold3of10:train` and
@@ -101,7 +101,8 @@ def split_data(data: str) -> tuple[str, str]:
         InputError: DATA names one split already, or has none.
     """
     source = parse_source(data)
-    if source.split:
+    ferplus = data.startswith(f"{_FERPLUS}:")
+    if source.split or (ferplus and data.rpartition(":")[2] in _SPLITS):
         raise InputError(f"{data}: expected DATA without a split, which is chosen here; leave it out")
     if source.fold is not None:
         return f"{data}:train", f"{data}:valid"
@@ -110,7 +111,7 @@ def split_data(data: str) -> tuple[str, str]:
         if not held_out:
             raise InputError(f"{data}: {source.layout} has no official splits; name a fold: {data}:fold1of5")
         return f"{data}:train", f"{data}:{held_out}"
-    if data.startswith(f"{_FERPLUS}:"):
+    if ferplus:
         return f"{data}:train", f"{data}:valid"
     root = Path(data)
     if (root / "train").is_dir() and (root / "valid").is_dir():

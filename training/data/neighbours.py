@@ -102,9 +102,14 @@ def load_nearest(path: Path, faces: int, count: int) -> NearestFaces:
         count: K.
 
     Raises:
-        TrainingError: of another shape, or values outside their range.
-        CheckpointError: no such file.
+        TrainingError: no such file, of another shape, or values outside their range.
+        CheckpointError: no safetensors.
     """
+    if not path.is_file():
+        raise TrainingError(
+            f'expected data.valence_arousal "", "prototypes" or a file of neighbours, got {path}, where '
+            "none is"
+        )
     tensors, _ = read_safetensors(path)
     shape, empty = (faces, count), torch.empty(0)
     rows, similarity = tensors.get("rows", empty), tensors.get("similarity", empty)

@@ -91,6 +91,10 @@ def read_safetensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str
     Raises:
         CheckpointError: missing or not safetensors.
     """
+    if path.is_dir():
+        raise CheckpointError(
+            f"{path}: expected a checkpoint, got a folder; name a file in it, such as best.safetensors"
+        )
     try:
         with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118

@@ -66,8 +66,9 @@ def test_splits_of_layouts_and_folds() -> None:
     assert split_data(fold) == (f"{fold}:train", f"{fold}:valid")
     with pytest.raises(InputError, match="name a fold: jaffe:/d:fold1of5"):
         split_data("jaffe:/d")
-    with pytest.raises(InputError, match="leave it out"):
-        split_data("rafdb:/d:train")
+    for data in ("rafdb:/d:train", "ferplus:/d:valid"):
+        with pytest.raises(InputError, match="leave it out"):
+            split_data(data)
 
 
 @settings(deadline=None)
