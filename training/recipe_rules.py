@@ -103,7 +103,7 @@ def method_rules(recipe: Recipe) -> tuple[Rule, ...]:
     kind, head = METHODS[name], recipe.network.head
     heads = kind.method.heads
     delta = getattr(recipe.method, "training_delta", None)
-    average = recipe.optimiser.average
+    average, share = recipe.optimiser.average, recipe.distillation.share
     return (
         *((f"method.{n}", value, wanted, good) for n, value, wanted, good in kind.rules(recipe.method)),
         ("network.head", head, f"{' or '.join(heads)} for {name}", head is None or head in heads),
@@ -113,6 +113,12 @@ def method_rules(recipe: Recipe) -> tuple[Rule, ...]:
             average,
             "above 0 where method.training_delta is set",
             delta is None or average > 0,
+        ),
+        (
+            "distillation.share",
+            share,
+            f"of 0 with {name}, which takes labels alone",
+            share == 0 or not kind.method.labels_alone,
         ),
     )
 

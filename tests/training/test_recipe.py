@@ -233,6 +233,13 @@ def test_values_no_run_can_use_are_named(recipe_file: Path, table: str, line: st
     assert re.search(rf"{table}(\.|: ){named}( |: )|{table} {key}: ", text), text
 
 
+@pytest.mark.parametrize("name", ["dmue", "ldlva"])
+def test_teachers_have_no_share_in_targets_that_are_not_taken(recipe_file: Path, name: str) -> None:
+    learnt = f'{MINIMAL}\n[method]\nname = "{name}"\n[distillation]\n'
+    assert "distillation.share of 0" in refusal(write(recipe_file, f"{learnt}share = 0.5"))
+    load_recipe(write(recipe_file, f"{learnt}embedding = 0.5"))
+
+
 def test_a_delta_of_training_alone_needs_an_average(recipe_file: Path) -> None:
     method, average = "[method]\ntraining_delta = 2\n", "average = 0.9\n"
     assert load_recipe(write(recipe_file, MINIMAL + average + method)).method.training_delta == 2.0

@@ -175,6 +175,7 @@ class Dmue(Method):
     """
 
     name = "dmue"
+    labels_alone = True
 
     def __init__(self, options: DmueOptions, network: ExpressionNetwork, faces: TrainingSet) -> None:
         super().__init__(options, network, faces)

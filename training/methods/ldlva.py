@@ -215,6 +215,7 @@ class Ldlva(Method):
     """
 
     name = "ldlva"
+    labels_alone = True
     class_weights: torch.Tensor
     centres: torch.Tensor
     velocity: torch.Tensor

@@ -99,10 +99,12 @@ class Method(nn.Module):
         name: how recipes call it.
         neighbours: K, how many neighbours of every face it needs.
         squared_similarity: whether their similarity is of the squared distance instead of the absolute one.
+        labels_alone: whether its loss takes labels and not the targets, in which teachers have their share.
     """
 
     name: ClassVar[str]
     heads: ClassVar[tuple[str, ...]] = ("linear",)
+    labels_alone: ClassVar[bool] = False
     neighbours: int = 0
     squared_similarity: bool = False
 
