@@ -108,21 +108,16 @@ def check_batch(recipe: Recipe, faces: int, processes: int) -> None:
 
 
 def check_parts(recipe: Recipe, method: Method) -> None:
-    """Refuse parts where the method updates something of its own after a step, from the faces it saw last.
+    """Refuse parts where the method updates its centres from the faces it saw last.
 
     Raises:
         TrainingError: accumulate is above 1 for such a method.
     """
-    if not parts_allowed(method) and recipe.optimiser.accumulate > 1:
+    if method.needs_whole_batches() and recipe.optimiser.accumulate > 1:
         raise TrainingError(
             f"expected optimiser.accumulate = 1 with {method.name}, which updates its centres from whole "
             f"batches, got {recipe.optimiser.accumulate}"
         )
-
-
-def parts_allowed(method: Method) -> bool:
-    """Return whether the method updates nothing of its own after a step."""
-    return type(method).after_step is Method.after_step
 
 
 def memory_advice(recipe: Recipe, method: Method, processes: int) -> str:
@@ -130,7 +125,7 @@ def memory_advice(recipe: Recipe, method: Method, processes: int) -> str:
     options = recipe.optimiser
     part = options.batch_size // (options.accumulate * processes)
     advice = f"with {part} faces at once; set "
-    if parts_allowed(method) and part % 2 == 0 and part >= 4:
+    if not method.needs_whole_batches() and part % 2 == 0 and part >= 4:
         same = f"the same batch of {options.batch_size} in parts of {part // 2}"
         advice += f"optimiser.accumulate = {2 * options.accumulate} ({same}) or "
     return f"{advice}a smaller batch_size, and train into another --output"

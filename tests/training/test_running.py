@@ -53,6 +53,18 @@ def test_a_batch_in_parts_is_the_same_batch(tmp_path: Path, noise_data: Path) ->
     assert all(torch.allclose(left[name], right[name], atol=1e-6) for name in left)
 
 
+def test_centres_need_whole_batches_and_cross_entropy_alone_does_not(
+    tmp_path: Path, noise_data: Path
+) -> None:
+    def parts(name: str, centre: float) -> TrainOptions:
+        method = {"name": "cross_entropy", "centre": centre}
+        return options(tmp_path, noise_data, name, optimiser={**SAME, "accumulate": 3}, method=method)
+
+    train_run(parts("plain", 0.0))
+    with pytest.raises(TrainingError, match=r"accumulate = 1 with cross_entropy, which updates its centres"):
+        train_run(parts("centre", 0.1))
+
+
 def test_two_processes_of_torchrun_are_one_with_the_double_batch(tmp_path: Path, noise_data: Path) -> None:
     """With BatchNorms in eval mode, and for the default method: test_every_method.py has all of them."""
     runs = {name: options(tmp_path, noise_data, name, optimiser=SAME) for name in ("one", "two")}
@@ -163,7 +175,7 @@ def test_memory_that_runs_out_while_validating_is_told(
         torch.empty(1 << 60, dtype=torch.uint8)
 
     monkeypatch.setattr(loop, "evaluate", greedy)
-    whole = {"name": "cross_entropy"}  # takes no parts
+    whole = {"name": "cross_entropy", "centre": 0.1}  # takes no parts
     with pytest.raises(TrainingError, match=r"out of memory with 24 faces at once; set a smaller batch_size"):
         train_run(options(tmp_path, noise_data, method=whole))
 

@@ -127,6 +127,10 @@ class CrossEntropy(Method):
         total = classification + self.options.centre * centre
         return {"total": total, "classification": classification, "centre": centre}
 
+    def needs_whole_batches(self) -> bool:
+        """Return whether there are centres."""
+        return self.options.centre > 0.0
+
     def after_step(self, network: ExpressionNetwork, batch: Batch) -> None:
         """Move the centres towards the step's embeddings."""
         if self.seen is not None:

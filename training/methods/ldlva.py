@@ -240,6 +240,10 @@ class Ldlva(Method):
         """Return the uncertainties, which have their own SGD."""
         return [self.uncertainty]
 
+    def needs_whole_batches(self) -> bool:
+        """Return that centres and uncertainties do."""
+        return True
+
     def forward(self, network: ExpressionNetwork, batch: Batch, moment: Moment) -> Terms:
         """Return classification, discriminative, and the batch's mean uncertainty lam (nothing to minimise).
 

@@ -144,6 +144,10 @@ class Method(nn.Module):
     def after_step(self, network: ExpressionNetwork, batch: Batch) -> None:
         """Update what the optimiser does not, while the step's gradients are there; by default nothing."""
 
+    def needs_whole_batches(self) -> bool:
+        """Return whether `after_step` uses what the last forward pass saw, which is then the whole batch."""
+        return False
+
     def warnings(self, figures: Evaluation, network: ExpressionNetwork, epoch: int) -> list[str]:
         """Say what of an epoch's validation figures looks wrong for this method; by default nothing."""
         return []
