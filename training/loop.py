@@ -370,10 +370,10 @@ class Trainer:
             save_checkpoint(path, network, self.crop, info)
 
 
-def digest(*tensors: torch.Tensor) -> torch.Tensor:
-    """Return the SHA-256 of some tensors, (32,) uint8, by which a resumed run knows its faces."""
+def digest(*labels: torch.Tensor) -> torch.Tensor:
+    """Return the SHA-256 of labels, each (N,), as (32,) uint8, by which a resumed run knows its faces."""
     total = hashlib.sha256()
-    for tensor in tensors:
+    for tensor in labels:
         total.update(f"{len(tensor)} ".encode() + tensor.numpy().tobytes())
     return torch.tensor(list(total.digest()), dtype=torch.uint8)
 
