@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from calibrate.strata import stratified_order
 from edge_fer.errors import CalibrationError, InputError
-from edge_fer.faces import MANIFEST_FORMAT, Face, FaceSet, face_hash, load_crops, read_data
+from edge_fer.faces import MANIFEST_FORMAT, Face, FaceSet, face_hash, load_crops
 from edge_fer.labels import LABELS
 from edge_fer.preprocess import CropSpec
 
@@ -176,22 +176,27 @@ def is_manifest(data: str) -> bool:
 
 
 def whole_manifest(
-    path: Path, crop: CropSpec, *, explicit: bool, progress: Callable[[int], None] | None = None
+    path: Path,
+    faces: FaceSet,
+    crop: CropSpec,
+    *,
+    explicit: bool,
+    progress: Callable[[int], None] | None = None,
 ) -> CalibrationSet:
     """Take every face of a manifest, in its order.
 
     Args:
-        path: the manifest; the hash of every file in it is checked.
+        path: the manifest.
+        faces: what `read_data` listed of it, which checked the hash of every file.
         crop: how a face is cut.
         explicit: True when the user asked for so few faces. A manifest that was made small on purpose says so
             itself, in its warning.
         progress: called with the number of faces read.
 
     Raises:
-        InputError: not a manifest, or a file changed.
+        InputError: what it says beside the faces is malformed.
         CalibrationError: too few faces.
     """
-    faces = read_data(str(path))
     about = json.loads(path.read_text(encoding="utf-8"))
     seed, warned, bundle = about.get("seed", 0), about.get("warning"), about.get("bundle")
     if type(seed) is not int or not isinstance(warned, str | None) or not isinstance(bundle, str | None):

@@ -13,7 +13,7 @@ from edge_fer.parity.comparison import Report
 from edge_fer.spec import ModelSpec
 from edge_fer.tables import progress
 from export.card import read_card
-from export.data import check_data, choose_calibration, load_golden, load_parity_set
+from export.data import answer_golden, choose_calibration, list_data, load_parity_set
 from export.measure import Judged, ParitySet
 from export.options import DYNAMIC, ExportOptions, check_options, read_recipe
 from export.place import check_place
@@ -51,10 +51,12 @@ def certify(options: ExportOptions) -> Exported:
     target = load_target(options.target)
     if options.calibrates:
         target.offer.check(read_recipe(options.recipe, target.default_recipe))
-    check_data(options)
-    parity = load_parity_set(options.parity_data, source, embedding=options.embedding)
-    calibration = choose_calibration(options, source, parity) if options.calibrates else None
-    golden = load_golden(options, source, parity)
+    listed = list_data(options)
+    parity = load_parity_set(listed.parity, source, embedding=options.embedding)
+    calibration = None
+    if listed.calibration is not None:
+        calibration = choose_calibration(options, listed.calibration, source, parity)
+    golden = answer_golden(listed.golden, source)
     with progress("converting", 1):
         converted = target(source.network, embedding=options.embedding)
     workshop = Workshop(options, source, converted, calibration, golden, parity)

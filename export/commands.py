@@ -162,6 +162,7 @@ def write_rungs(options: ExportOptions, rungs: Sequence[Judged]) -> Path:
 
 def write_reference(options: ExportOptions) -> Path:
     """Write the float network's outputs on the parity data to one .npz file."""
+    from edge_fer.faces import read_data
     from export.data import load_parity_set
     from export.options import check_options
     from export.place import check_reference_place
@@ -173,7 +174,7 @@ def write_reference(options: ExportOptions) -> Path:
     check_options(options)
     check_reference_place(options.output)
     source = read_source(options.checkpoint)
-    parity = load_parity_set(options.parity_data, source, embedding=options.embedding)
+    parity = load_parity_set(read_data(options.parity_data), source, embedding=options.embedding)
     assert parity is not None
     replace_file(options.output, parity.reference.to_bytes())
     return options.output

@@ -2,40 +2,49 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from calibrate.manifest import SAMPLES, CalibrationSet, choose_faces, is_manifest, whole_manifest
 from edge_fer.errors import CalibrationError, UsageError
-from edge_fer.faces import face_hash, load_crops, read_data
+from edge_fer.faces import FaceSet, face_hash, load_crops, read_data
 from edge_fer.samples import Golden
 from edge_fer.tables import progress
-from export.golden import make_golden, parity_samples, synthetic_samples, with_colour
+from export.golden import Sample, make_golden, parity_samples, synthetic_samples, with_colour
 from export.measure import ParitySet
 from export.options import ExportOptions
 from export.reference import TorchAnswers, make_reference
 from export.source import Source
 
 
-def check_data(options: ExportOptions) -> None:
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """What DATA name, read once and not decoded yet; None for DATA that are not given or not used."""
+
+    calibration: FaceSet | None
+    parity: FaceSet | None
+    golden: list[Sample]
+
+
+def list_data(options: ExportOptions) -> Listed:
     """List the faces without answering any: what is missing or malformed shows here, not minutes later.
+
+    Golden samples are of the parity data when there is some, unless synthetic ones are asked for.
 
     Raises:
         InputError: DATA that is none, or a picture too large for a golden sample.
     """
-    if options.calibrates:
-        read_data(str(options.calibration_data))
-    if options.parity_data is not None:
-        faces = read_data(options.parity_data)
-        if options.golden != "synthetic":
-            parity_samples(faces)
+    calibration = read_data(str(options.calibration_data)) if options.calibrates else None
+    parity = None if options.parity_data is None else read_data(options.parity_data)
+    of_parity = parity is not None and options.golden != "synthetic"
+    golden = parity_samples(parity) if of_parity and parity is not None else synthetic_samples()
+    return Listed(calibration, parity, golden)
 
 
-def load_parity_set(data: str | None, source: Source, *, embedding: bool = False) -> ParitySet | None:
-    """Read the parity faces and let the float network answer them; None without data or training."""
-    if data is None:
+def load_parity_set(faces: FaceSet | None, source: Source, *, embedding: bool = False) -> ParitySet | None:
+    """Decode the parity faces and let the float network answer them; None without data or training."""
+    if faces is None:
         return None
-    faces = read_data(data)
     with progress("reading the parity faces", len(faces.faces)) as show:
         crops = load_crops(faces, source.crop, show)
     with progress("reference outputs in PyTorch", len(crops)) as show:
@@ -46,15 +55,21 @@ def load_parity_set(data: str | None, source: Source, *, embedding: bool = False
     return ParitySet(faces, crops, reference)
 
 
-def load_golden(options: ExportOptions, source: Source, parity: ParitySet | None) -> Golden:
-    """Make the golden samples: of the parity data when there is some, unless synthetic ones are asked for."""
-    from_parity = parity is not None and options.golden != "synthetic"
-    samples = parity_samples(parity.faces) if from_parity and parity is not None else synthetic_samples()
+def answer_golden(samples: list[Sample], source: Source) -> Golden:
+    """Let the float network answer the golden samples."""
     return make_golden(with_colour(samples, source.crop), source.crop, TorchAnswers(source.network))
 
 
-def choose_calibration(options: ExportOptions, source: Source, parity: ParitySet | None) -> CalibrationSet:
+def choose_calibration(
+    options: ExportOptions, faces: FaceSet, source: Source, parity: ParitySet | None
+) -> CalibrationSet:
     """Take the faces of a manifest as they are, or choose from DATA; never a face of the parity set.
+
+    Args:
+        options: name the calibration data and how many faces are chosen.
+        faces: what was listed of them.
+        source: the float network, by whose confidence faces are spread.
+        parity: the parity set, if there is one.
 
     Raises:
         CalibrationError: too few faces, or a manifest that overlaps the parity set.
@@ -63,7 +78,7 @@ def choose_calibration(options: ExportOptions, source: Source, parity: ParitySet
     data, explicit = str(options.calibration_data), options.samples is not None
     exclude = set() if parity is None else {face_hash(crop) for crop in parity.crops}
     if is_manifest(data):
-        chosen = whole_manifest(Path(data), source.crop, explicit=explicit)
+        chosen = whole_manifest(Path(data), faces, source.crop, explicit=explicit)
         overlap = sum(face_hash(crop) in exclude for crop in chosen.crops)
         if overlap:
             raise CalibrationError(
@@ -79,7 +94,7 @@ def choose_calibration(options: ExportOptions, source: Source, parity: ParitySet
     samples = options.samples or SAMPLES
     with progress("choosing calibration faces", samples) as show:
         return choose_faces(
-            read_data(data),
+            faces,
             source.crop,
             samples=samples,
             seed=options.seed,

@@ -331,6 +331,7 @@ def read_options() -> argparse.Namespace:
 def main() -> None:
     """Make what is missing, measure, print."""
     options = read_options()
+    from edge_fer.faces import read_data
     from export.data import choose_calibration
     from export.golden import synthetic_samples
     from export.options import ExportOptions
@@ -341,7 +342,7 @@ def main() -> None:
         candidates = [Candidate.load(path) for path in options.bundles]
         check_network(candidates, source)
         asked = ExportOptions(calibration_data=options.calibration_data, samples=options.samples)
-        faces = choose_calibration(asked, source, None)
+        faces = choose_calibration(asked, read_data(options.calibration_data), source, None)
         plain = plain_path.make_graphs(source, faces, options.work)
         image = synthetic_samples()[0].crop(source.crop)[None]
         with ExitStack() as stack:

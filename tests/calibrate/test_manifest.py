@@ -43,12 +43,16 @@ def choose(
     return choose_faces(faces, HASH_CROP, samples=samples, seed=seed, exclude=exclude, explicit=True)
 
 
+def read_whole(path: Path, *, explicit: bool) -> CalibrationSet:
+    return whole_manifest(path, read_data(str(path)), HASH_CROP, explicit=explicit)
+
+
 def test_a_manifest_tells_other_from_contempt(tmp_path: Path) -> None:
     for name in ("other", "contempt"):
         drawn = read_data(str(draw_faces(tmp_path / name, {"fear": 3, name: 3}, seed=2)))
         path = tmp_path / f"{name}.json"
         path.write_text(choose(drawn, 6).to_json(tmp_path))
-        again = whole_manifest(path, HASH_CROP, explicit=True)
+        again = read_whole(path, explicit=True)
         assert again.labels == read_data(str(path)).labels == drawn.labels
         assert json.loads(again.to_json(tmp_path))["faces"] == json.loads(path.read_text())["faces"]
         assert {entry["label"] for entry in json.loads(path.read_text())["faces"]} == {"fear", name}
@@ -134,7 +138,7 @@ def test_a_manifest_is_read_back_as_it_was_chosen(faces: FaceSet, tmp_path: Path
     read = read_data(str(path))
     assert [face.path.resolve() for face in read.faces] == [face.path.resolve() for face in chosen.faces]
     assert [face.label for face in read.faces] == [face.label for face in chosen.faces]
-    whole = whole_manifest(path, HASH_CROP, explicit=False)
+    whole = read_whole(path, explicit=False)
     assert whole.sha256() == chosen.sha256()
     assert (whole.seed, whole.warning) == (7, None)
     np.testing.assert_array_equal(whole.crops, chosen.crops)
@@ -153,20 +157,20 @@ def test_a_changed_picture_is_refused(tmp_path: Path) -> None:
     victim = root / "anger" / "002.png"
     victim.write_bytes((root / "anger" / "001.png").read_bytes())
     with pytest.raises(InputError, match=r"002\.png has changed since the manifest was made"):
-        whole_manifest(path, HASH_CROP, explicit=True)
+        read_whole(path, explicit=True)
     victim.unlink()
     with pytest.raises(InputError, match=r"002\.png cannot be read"):
-        whole_manifest(path, HASH_CROP, explicit=True)
+        read_whole(path, explicit=True)
 
 
 def test_a_manifest_that_was_made_small_on_purpose_is_taken(faces: FaceSet, tmp_path: Path) -> None:
     path = write_manifest(choose(faces, 20), tmp_path / "small.json")
-    assert whole_manifest(path, HASH_CROP, explicit=False).warning == "calibrated on 20 faces, fewer than 100"
+    assert read_whole(path, explicit=False).warning == "calibrated on 20 faces, fewer than 100"
     content = json.loads(path.read_text())
     path.write_text(json.dumps({**content, "warning": None}))
     with pytest.raises(CalibrationError, match="got 20"):
-        whole_manifest(path, HASH_CROP, explicit=False)
-    assert whole_manifest(path, HASH_CROP, explicit=True).warning is not None
+        read_whole(path, explicit=False)
+    assert read_whole(path, explicit=True).warning is not None
 
 
 @pytest.mark.parametrize("change", [{"seed": "0"}, {"seed": None}, {"warning": 3}, {"bundle": 7}])
@@ -176,7 +180,7 @@ def test_a_manifest_with_odd_fields_is_refused(
     path = write_manifest(choose(faces, 100), tmp_path / "m.json")
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
     with pytest.raises(InputError, match=r"m\.json: expected a whole number as `seed`"):
-        whole_manifest(path, HASH_CROP, explicit=False)
+        read_whole(path, explicit=False)
 
 
 def test_what_counts_as_a_manifest(tmp_path: Path) -> None:
@@ -256,7 +260,7 @@ def test_confidence_and_its_bundle_are_read_back(faces: FaceSet, tmp_path: Path)
     content = json.loads(path.read_text())
     assert content["format"] == "edge-fer-manifest-1" and content["bundle"] == "ab" * 32
     assert all(0 <= entry["confidence"] <= 1 for entry in content["faces"])
-    whole = whole_manifest(path, HASH_CROP, explicit=False)
+    whole = read_whole(path, explicit=False)
     assert whole.scored_by == chosen.scored_by and whole.sha256() == chosen.sha256()
     assert whole.confidence is not None
     np.testing.assert_allclose(whole.confidence, chosen.confidence, rtol=0, atol=1e-6)
@@ -269,7 +273,7 @@ def test_a_manifest_of_before_confidence_is_read(faces: FaceSet, tmp_path: Path)
     content = json.loads(path.read_text())
     del content["bundle"]
     path.write_text(json.dumps(content))
-    whole = whole_manifest(path, HASH_CROP, explicit=False)
+    whole = read_whole(path, explicit=False)
     assert (whole.confidence, whole.scored_by) == (None, None)
 
 

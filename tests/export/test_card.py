@@ -10,6 +10,7 @@ import pytest
 
 from edge_fer.bundle import Bundle
 from edge_fer.errors import InputError
+from edge_fer.faces import read_data
 from edge_fer.samples import Reference
 from export.card import MAX_BYTES, read_card
 from export.data import load_parity_set
@@ -77,7 +78,7 @@ def test_the_longest_card_is_taken(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def parity(checkpoint: Path, valid_faces: Path) -> ParitySet:
-    found = load_parity_set(str(valid_faces), read_source(str(checkpoint)))
+    found = load_parity_set(read_data(str(valid_faces)), read_source(str(checkpoint)))
     assert found is not None
     return found
 

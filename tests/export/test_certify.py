@@ -16,7 +16,7 @@ from onnx import numpy_helper
 from calibrate.onnx import DEFAULT, quantise
 from edge_fer.engines.onnxruntime import OnnxRuntimeEngine
 from edge_fer.errors import CalibrationError, CheckpointError, InputError, MissingPackageError, UsageError
-from edge_fer.faces import face_hash, load_crops, read_data
+from edge_fer.faces import FaceSet, face_hash, load_crops, read_data
 from edge_fer.parity.metrics import jensen_shannon
 from edge_fer.preprocess import CropSpec
 from edge_fer.samples import MAX_SOURCE_BYTES
@@ -158,14 +158,28 @@ def test_calibration_faces_are_never_parity_faces(
     options: ExportOptions, valid_faces: Path, train_faces: Path
 ) -> None:
     source = read_source(options.checkpoint)
-    parity = load_parity_set(str(valid_faces), source)
+    parity = load_parity_set(read_data(str(valid_faces)), source)
     assert parity is not None
     known = {face_hash(crop) for crop in parity.crops}
-    both = choose_calibration(options, source, parity)
+    both = choose_calibration(options, read_data(str(train_faces)), source, parity)
     assert len(both.crops) == 120 and not known & {face_hash(crop) for crop in both.crops}
     same = ExportOptions(calibration_data=str(valid_faces), precision="int8")
     with pytest.raises(CalibrationError, match="outside the parity set, got 0"):
-        choose_calibration(same, source, parity)
+        choose_calibration(same, read_data(str(valid_faces)), source, parity)
+
+
+def test_every_data_is_listed_once(
+    options: ExportOptions, valid_faces: Path, train_faces: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed: list[str] = []
+
+    def list_faces(data: str) -> FaceSet:
+        listed.append(data)
+        return read_data(data)
+
+    monkeypatch.setattr("export.data.read_data", list_faces)
+    certify.certify(options)
+    assert sorted(listed) == sorted((str(train_faces), str(valid_faces)))
 
 
 def swap_classes(model: onnx.ModelProto) -> None:
