@@ -72,6 +72,14 @@ class TrainingError(EdgeFerError):
 class MissingPackageError(EdgeFerError):
     """A stage was called whose packages are not installed; the text names the extra."""
 
+    @classmethod
+    def of_stage(cls, stage: str, error: ImportError, extra: str) -> MissingPackageError:
+        """Return what to say of a package that a stage could not import: it is missing, or does not load."""
+        missing = isinstance(error, ModuleNotFoundError) and error.name is not None
+        reason = str(error).partition("\n")[0]
+        what = f"the package {error.name}" if missing else f"a package that does not load here ({reason})"
+        return cls(f"{stage} needs {what}: pip install -c constraints.txt -e '.[{extra}]'")
+
 
 class BrokerError(EdgeFerError):
     """An MQTT broker that cannot be reached, was lost, or does not let one in."""

@@ -59,9 +59,7 @@ def export(
     try:
         from export.certify import ExportOptions  # and with it whatever every target needs
     except ImportError as error:
-        raise MissingPackageError(
-            f"export needs the package {error.name}: pip install -c constraints.txt -e '.[export]'"
-        ) from error
+        raise MissingPackageError.of_stage("export", error, "export") from error
     options = ExportOptions(
         checkpoint=checkpoint,
         target=target,

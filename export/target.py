@@ -112,6 +112,4 @@ def load_target(name: str) -> type[Converted]:
     try:
         return cast("type[Converted]", getattr(importlib.import_module(module), attribute))
     except ImportError as error:
-        raise MissingPackageError(
-            f"--target {name} needs the package {error.name}: pip install -c constraints.txt -e '.[export]'"
-        ) from error
+        raise MissingPackageError.of_stage(f"--target {name}", error, "export") from error

@@ -49,9 +49,7 @@ def train(
     try:
         from training.session import TrainOptions, train_run
     except ImportError as error:
-        raise MissingPackageError(
-            f"train needs the package {error.name}: pip install -c constraints.txt -e '.[train]'"
-        ) from error
+        raise MissingPackageError.of_stage("train", error, "train") from error
     train_run(
         TrainOptions(
             recipe_path=recipe,
@@ -90,9 +88,7 @@ def evaluate(
     try:
         from training.evaluate.session import EvaluateOptions, evaluate_run
     except ImportError as error:
-        raise MissingPackageError(
-            f"evaluate needs the package {error.name}: pip install -c constraints.txt -e '.[train]'"
-        ) from error
+        raise MissingPackageError.of_stage("evaluate", error, "train") from error
     evaluate_run(
         EvaluateOptions(source=source, data=data, output=output, beside=beside, device=device, batch=batch)
     )
@@ -133,9 +129,7 @@ def sweep(
         from training.sweeps.plan import Choice
         from training.sweeps.session import SweepOptions, sweep_run
     except ImportError as error:
-        raise MissingPackageError(
-            f"sweep needs the package {error.name}: pip install -c constraints.txt -e '.[train]'"
-        ) from error
+        raise MissingPackageError.of_stage("sweep", error, "train") from error
     choice = Choice(
         rows=tuple(rows or ()),
         columns=tuple(columns or ()),

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from edge_fer.bundle import BundleWarning
 from edge_fer.cli_errors import explain, guarded, one_line
-from edge_fer.errors import BundleError, EdgeFerError, GateFailed, UsageError
+from edge_fer.errors import BundleError, EdgeFerError, GateFailed, MissingPackageError, UsageError
 
 CASES: list[tuple[BaseException, int, str]] = [
     (EdgeFerError("expected this,\ngot that"), 1, "error: expected this, got that"),
@@ -33,6 +33,20 @@ CASES: list[tuple[BaseException, int, str]] = [
     (SystemExit(7), 7, ""),
     (typer.Exit(4), 4, ""),
 ]
+
+
+def test_a_package_that_is_there_but_does_not_load_is_not_called_missing() -> None:
+    install = ": pip install -c constraints.txt -e '.[export]'"
+    absent = ModuleNotFoundError("No module named 'nncf'", name="nncf")
+    said = MissingPackageError.of_stage("export", absent, "export")
+    assert str(said) == "export needs the package nncf" + install
+    for error in (
+        ImportError("libGL.so.1: cannot open\nshared object file"),
+        ImportError("no name f", name="g"),
+    ):
+        text = str(MissingPackageError.of_stage("export", error, "export"))
+        reason = str(error).partition("\n")[0]
+        assert text == f"export needs a package that does not load here ({reason})" + install
 
 
 def command(error: BaseException) -> typer.Typer:
