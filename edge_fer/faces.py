@@ -140,7 +140,7 @@ def _read_ferplus(source: str) -> FaceSet:
     faces: list[Face] = []
     for _, name, votes in rows:
         winner = votes.index(max(votes))  # ties go to the first column
-        if winner < len(LABELS):
+        if winner < len(LABELS) and any(votes):
             faces.append(Face(folder / name, winner, votes[: len(LABELS)]))
     if not faces:
         raise InputError(f"{root}: expected faces of the split {split!r}, got none in {FERPLUS_LABELS_FILE}")

@@ -103,6 +103,17 @@ def test_ferplus_takes_the_most_votes_and_drops_unknown(tmp_path: Path) -> None:
     assert [face.label for face in read_data(f"ferplus:{root}:test").faces] == [5]
 
 
+def test_a_ferplus_face_without_a_vote_has_no_label(tmp_path: Path) -> None:
+    root = ferplus(tmp_path)
+    rows = [line.split(",") for line in (root / "fer2013new.csv").read_text().splitlines()]
+    before = len(read_data(f"ferplus:{root}:train").faces)
+    [row] = [row for row in rows if row[1] == "fer0.png"]
+    row[2:] = ["0"] * 10
+    (root / "fer2013new.csv").write_text("\n".join(",".join(row) for row in rows) + "\n")
+    after = read_data(f"ferplus:{root}:train")
+    assert len(after.faces) == before - 1 and after.note.startswith("3 of 5 faces left out")
+
+
 def test_ferplus_faults_are_precise(tmp_path: Path) -> None:
     assert "cannot be read: No such file" in refused(f"ferplus:{tmp_path}")
     root = ferplus(tmp_path)
