@@ -57,6 +57,11 @@ def build_fabric(device: str, precision: str) -> Fabric:
     return fabric
 
 
+def ran_out_of_memory(error: RuntimeError) -> bool:
+    """Tell whether torch had too little memory: on a CPU that is an error like any other."""
+    return isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)
+
+
 def refuse_compilation(error: RuntimeError) -> None:
     """Turn what torch.compile raises, for want of a C++ compiler say, into one line; leave any other error.
 

@@ -21,7 +21,7 @@ from training.batches import BatchMaker, check_batch, check_parts, memory_advice
 from training.building import Start, build_method, build_network
 from training.data.faces import FaceTensors
 from training.data.order import batches, epoch_order
-from training.devices import refuse_compilation
+from training.devices import ran_out_of_memory, refuse_compilation
 from training.evaluation import Evaluation, embed, evaluate
 from training.learner import Learner, Parcel, assemble
 from training.methods.distillation import Lessons
@@ -180,7 +180,7 @@ class Trainer:
         except RuntimeError as error:
             if self.recipe.optimiser.compile:
                 refuse_compilation(error)
-            if not isinstance(error, torch.OutOfMemoryError) and "allocate" not in str(error):
+            if not ran_out_of_memory(error):
                 raise
             advice = memory_advice(self.recipe, self.method, self.fabric.world_size)
             raise TrainingError(f"out of memory {advice}") from error

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from edge_fer.errors import TrainingError
+from training.devices import ran_out_of_memory
 from training.evaluation import normalise
 from training.models import ExpressionNetwork
 from training.models.balancing import HeadOutput, confidence
@@ -58,12 +59,14 @@ def answer(
     parts: list[dict[str, NDArray]] = []
     with torch.inference_mode():
         for start in range(0, len(crops), batch):
-            images = normalise(crops[start : start + batch].to(device), network)
             try:
+                images = normalise(crops[start : start + batch].to(device), network)
                 parts.append(_columns(network(images)))
-            except torch.cuda.OutOfMemoryError as error:
+            except RuntimeError as error:
+                if not ran_out_of_memory(error):
+                    raise
                 raise TrainingError(
-                    f"the device has no memory for {batch} faces at once; give a smaller --batch"
+                    f"there is no memory for {batch} faces at once; give a smaller --batch"
                 ) from error
             if progress is not None:
                 progress(min(start + batch, len(crops)))

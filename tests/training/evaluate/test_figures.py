@@ -9,6 +9,7 @@ import pytest
 import torch
 from scipy.stats import binomtest
 
+from edge_fer.errors import TrainingError
 from training.evaluate.answers import Answers, answer
 from training.evaluate.figures import (
     anchor_figures,
@@ -124,6 +125,15 @@ def test_the_classes_part_in_the_plane_as_scikit_learn_says() -> None:
     assert apart["davies_bouldin"] < 0.5 < dealt["davies_bouldin"]  # type: ignore[operator]
     assert apart["calinski_harabasz"] > 100 > dealt["calinski_harabasz"]  # type: ignore[operator]
     assert project(embedding[:4]) is None
+
+
+def test_too_many_faces_at_once_for_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = build("grefel-lite-s", classes=CLASSES, input_size=32)
+    crops = torch.zeros((9, 32, 32, 3), dtype=torch.uint8)
+    for size, said in ((2**50, "no memory for 4 faces at once; give a smaller --batch"), (-1, "negative")):
+        monkeypatch.setattr(network, "forward", lambda _, size=size: torch.empty(size))
+        with pytest.raises(TrainingError if size > 0 else RuntimeError, match=said):
+            answer(network, crops, torch.device("cpu"), 4)
 
 
 def test_answers_are_those_of_eval_mode_in_any_parts() -> None:
