@@ -35,11 +35,12 @@ def calibrate(
 
     from calibrate.manifest import HASH_CROP, POOL, SAMPLES, choose_faces, hash_faces
     from edge_fer.faces import read_data
-    from edge_fer.output import write_text
+    from edge_fer.output import check_place, write_text
     from edge_fer.tables import progress
 
     if output.suffix.lower() != ".json":
         raise UsageError(f"--output {output}: expected a manifest's name, which ends in .json")
+    check_place(output)
     faces = read_data(data)
     recognizer, digest = (None, None) if bundle is None else load_float(bundle)
     crop = HASH_CROP if recognizer is None else recognizer.spec.input

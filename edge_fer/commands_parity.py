@@ -17,7 +17,7 @@ from edge_fer.command_options import (
     ProviderOption,
     ThreadsOption,
 )
-from edge_fer.errors import BundleError, InputError, UsageError
+from edge_fer.errors import BundleError, UsageError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -75,18 +75,18 @@ def parity(
 ) -> None:
     """Prove on this machine that bundles answer as their float checkpoint did."""
     from edge_fer.engines import EngineOptions
-    from edge_fer.output import print_json
+    from edge_fer.output import check_place, print_json
     from edge_fer.parity.certificate import merge as join
     from edge_fer.parity.certificate import read_reports
     from edge_fer.parity.documents import document
 
-    _check_place(output)
+    if output is not None:
+        check_place(output / "parity.json")
     options = EngineOptions(engine=engine, threads=threads, device=device, provider=provider)
-    pictures: dict[str, bytes] = {}
     if merge:
         if data or reference or slices or options != EngineOptions():
             raise UsageError("--merge runs nothing: give it with --output, --strict and --json alone")
-        reports = join(report for path in bundles for report in read_reports(path))
+        reports, pictures = join(one for path in bundles for one in read_reports(path)), dict[str, bytes]()
     else:
         reports, pictures = _compare(bundles, reference, data, slices or [], options)
     for report in reports:
@@ -96,12 +96,6 @@ def parity(
     if as_json:
         print_json(document(reports))
     _end(reports, strict)
-
-
-def _check_place(output: Path | None) -> None:
-    """Refuse a place that cannot be written to before anything long runs."""
-    if output is not None and output.exists() and not output.is_dir():
-        raise InputError(f"--output {output}: expected a folder, got a file: name another place")
 
 
 def _end(reports: Sequence[Json], strict: bool) -> None:

@@ -166,6 +166,19 @@ def write_text(path: Path, text: str) -> None:
         raise InputError(f"{path} cannot be written: {error.strerror}; name another place") from error
 
 
+def check_place(file: Path) -> None:
+    """Refuse a file that nobody could write here, before the work of minutes that it is to hold.
+
+    Raises:
+        InputError: the nearest folder above it that is there is none, or is read-only.
+    """
+    folder = next(parent for parent in file.absolute().parents if parent.exists())
+    if not folder.is_dir():
+        raise InputError(f"{file} cannot be written: {folder} is a file; name another place")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise InputError(f"{file} cannot be written: {folder} is read-only; name another place")
+
+
 def replaceable(path: Path) -> Path:
     """Return the file that a path means, through links: a rename would replace the link and not the file.
 

@@ -16,7 +16,7 @@ from export.card import read_card
 from export.data import answer_golden, choose_calibration, list_data, load_parity_set
 from export.measure import Judged, ParitySet
 from export.options import DYNAMIC, ExportOptions, check_options, read_recipe
-from export.place import check_place
+from export.place import check_bundle_place
 from export.source import read_source
 from export.target import load_target
 from export.workshop import Workshop
@@ -46,7 +46,7 @@ def certify(options: ExportOptions) -> Exported:
     if source.untrained and options.attribution:
         raise UsageError("--attribution compares labels, untrained weights have none: leave it out")
     path = bundle_path(options, source.network.spec.model)
-    check_place(path)
+    check_bundle_place(path)
     card = {} if options.card is None else {CARD_FILE: read_card(options.card)}
     target = load_target(options.target)
     if options.calibrates:

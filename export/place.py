@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from edge_fer.bundle import SPEC_FILE
 from edge_fer.errors import InputError, UsageError
+from edge_fer.output import check_place
 
 
-def check_place(path: Path) -> None:
+def check_bundle_place(path: Path) -> None:
     """Refuse a place where no bundle can be written; `write_bundle` looks closer at what it replaces.
 
     Raises:
@@ -18,7 +18,7 @@ def check_place(path: Path) -> None:
     """
     if path.name in ("", ".."):
         raise UsageError(f"--output {path}: expected a bundle's name, such as model.fer")
-    check_folder(path)
+    check_place(path)
     if path.exists() and not path.is_dir():
         raise InputError(f"{path} is a file: name a folder that is new or a bundle")
     if path.is_dir() and any(path.iterdir()) and not (path / SPEC_FILE).is_file():
@@ -34,15 +34,6 @@ def check_reference_place(path: Path) -> None:
     """
     if path.suffix.lower() != ".npz":
         raise UsageError(f"--output {path}: expected the name of reference outputs, which ends in .npz")
-    check_folder(path)
+    check_place(path)
     if path.is_dir():
         raise InputError(f"{path} is a folder: name a file that is new or ends in .npz")
-
-
-def check_folder(path: Path) -> None:
-    """Refuse a path whose nearest existing parent is no folder or cannot be written to."""
-    folder = next(parent for parent in path.absolute().parents if parent.exists())
-    if not folder.is_dir():
-        raise InputError(f"{path} cannot be written: {folder} is a file; name another place")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise InputError(f"{path} cannot be written: {folder} is read-only; name another place")

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from edge_fer.errors import CheckpointError, TrainingError
+from edge_fer.output import check_place
 from edge_fer.preprocess import CropSpec
 from training.building import Start, build_network
 from training.data.faces import FaceTensors, LoadOptions, drop_duplicates, load_faces
@@ -220,6 +221,7 @@ def train_in(options: TrainOptions) -> Path | None:
         teachers=tuple(teacher.sha256 for teacher in teachers),
     )
     folder.check(origin, resume=options.resume)
+    check_place(folder.state)
     fabric = build_fabric(device, recipe.optimiser.precision)
     console = Console(stderr=True, quiet=not fabric.is_global_zero)
     with torch.device("meta"):  # what does not go together is refused before faces are read

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -273,7 +272,7 @@ def test_a_place_that_cannot_be_written_is_refused_before_any_work(
     for nameless in ("/", ".", tmp_path / ".."):
         with pytest.raises(UsageError, match="expected a bundle's name"):
             certify.certify(ExportOptions(checkpoint="grefel-lite", output=Path(nameless)))
-    monkeypatch.setattr("export.place.os", SimpleNamespace(access=lambda *_: False, W_OK=2, X_OK=1))
+    monkeypatch.setattr("edge_fer.output.os.access", lambda *_: False)
     with pytest.raises(InputError, match="read-only"):
         certify.certify(ExportOptions(checkpoint="grefel-lite", output=tmp_path / "x.fer"))
 

@@ -72,9 +72,9 @@ def test_a_place_that_is_no_folder_is_refused(noise_data: Path, tmp_path: Path) 
     file, loop = tmp_path / "file", tmp_path / "loop"
     file.write_text("x", encoding="utf-8")
     loop.symlink_to(loop)
-    for place, said in ((file, "got something else"), (loop, "got something else"), (file / "x", "be made")):
+    for place, said in ((file, "something else"), (loop, "something else"), (file / "x", "is a file")):
         text = refusal(replace(run, output=place))
-        assert said in text and text.endswith("name another --output"), text
+        assert said in text and "name another " in text, text
     assert file.read_text(encoding="utf-8") == "x"
 
 

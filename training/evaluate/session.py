@@ -12,6 +12,7 @@ import typer
 
 from edge_fer.cli_errors import notice
 from edge_fer.errors import InputError, UsageError
+from edge_fer.output import check_place
 from edge_fer.parity.documents import text_of
 from edge_fer.parity.figures import plain
 from edge_fer.tables import print_table, progress
@@ -61,7 +62,7 @@ def evaluate_run(options: EvaluateOptions) -> None:
     """
     if options.batch < 1:
         raise UsageError(f"--batch {options.batch}: expected at least one face at once")
-    check_place(options.output)
+    check_output(options.output)
     device = choose_device(options.device)
     sources = open_sources(options.source)
     first = sources[0].checkpoint
@@ -128,11 +129,11 @@ def judge_dmue(run: Path, last: Source, faces: LabelledFaces, device: str) -> Va
     return dmue_figures(*loaded, faces, device)
 
 
-def check_place(output: Path) -> None:
-    """Refuse a folder that holds anything but an evaluation.
+def check_output(output: Path) -> None:
+    """Refuse a folder that holds anything but an evaluation, or that cannot be written to.
 
     Raises:
-        InputError: a file, or a folder with something else in it.
+        InputError: a file, a folder with something else in it, or a read-only place.
     """
     if output.exists() and not output.is_dir():
         raise InputError(f"--output {output}: expected a folder, got a file; name another place")
@@ -143,6 +144,7 @@ def check_place(output: Path) -> None:
             f"--output {output}: expected a new or empty folder or one of an earlier evaluation, got other "
             "files; name another place"
         )
+    check_place(output / FILE)
 
 
 def write(output: Path, files: Mapping[str, bytes], content: Mapping[str, object]) -> None:

@@ -14,7 +14,7 @@ import typer
 
 from edge_fer.cli_errors import complain, one_line
 from edge_fer.errors import EdgeFerError, TrainingError
-from edge_fer.output import write_text
+from edge_fer.output import check_place, write_text
 from edge_fer.tables import console
 from training.data.labelled import split_data
 from training.devices import choose_device
@@ -79,6 +79,7 @@ class Sweep:
             if name not in names:
                 raise TrainingError(f"--data {one_line(name)}=…: {grid.name} knows {', '.join(names)}")
             split_data(data)
+        check_place(self.table)
         self.before = self.read_settings()
         self.data = {**self.before.get("data", {}), **options.data}
         self.cells = plan_cells(grid, options.choice)
