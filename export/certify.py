@@ -19,7 +19,7 @@ from export.options import DYNAMIC, ExportOptions, check_options, read_recipe
 from export.place import check_bundle_place
 from export.source import read_source
 from export.target import load_target
-from export.workshop import Workshop
+from export.workshop import Workshop, check_float_modules
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,9 @@ def certify(options: ExportOptions) -> Exported:
     card = {} if options.card is None else {CARD_FILE: read_card(options.card)}
     target = load_target(options.target)
     if options.calibrates:
-        target.offer.check(read_recipe(options.recipe, target.default_recipe))
+        recipe = read_recipe(options.recipe, target.default_recipe)
+        target.offer.check(recipe)
+        check_float_modules(recipe.float_modules, source.network)
     listed = list_data(options)
     parity = load_parity_set(listed.parity, source, embedding=options.embedding)
     calibration = None

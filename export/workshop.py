@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from functools import cache
 from importlib.metadata import version
@@ -19,6 +19,7 @@ from calibrate.stability import check_stability
 from edge_fer.cli_errors import notice
 from edge_fer.engines import Outputs
 from edge_fer.engines.base import run_all
+from edge_fer.errors import CalibrationError
 from edge_fer.parity import metrics
 from edge_fer.parity.gates import Thresholds
 from edge_fer.parity.risk import abstention_threshold
@@ -242,6 +243,21 @@ def blocks(network: ExpressionNetwork) -> list[str]:
         elif any(True for _ in part.children()):
             found.append(f"encoder.{name}")
     return found
+
+
+def check_float_modules(modules: Collection[str], network: ExpressionNetwork) -> None:
+    """Refuse paths that are no part of the encoder, before anything is computed with the others.
+
+    Raises:
+        CalibrationError: names the first of them.
+    """
+    parts = {f"encoder.{name}" for name, _ in network.encoder.named_modules() if name}
+    for module in sorted(modules):
+        if module not in parts:
+            raise CalibrationError(
+                f"--recipe float_modules: expected parts of the encoder of {network.spec.model}, such "
+                f"as {blocks(network)[-1]}, got {module}"
+            )
 
 
 def units(network: ExpressionNetwork) -> list[str]:

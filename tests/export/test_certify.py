@@ -288,6 +288,10 @@ def test_what_target_or_data_lack_is_refused_before_any_work(
         certify.certify(replace(sound, recipe="ranges=mse"))
     with pytest.raises(CalibrationError, match="expected s8 activations in a symmetric recipe, got u8"):
         certify.certify(replace(sound, recipe="symmetric=yes"))
+    for odd in ("stages.0", "head", "encoder"):
+        said = rf"expected parts of the encoder of grefel-lite, such as encoder\.\S+, got {odd}$"
+        with pytest.raises(CalibrationError, match=said):
+            certify.certify(replace(sound, recipe=f"float_modules={odd}"))
 
     with pytest.raises(InputError, match="faces: no such file or folder"):
         certify.certify(sound)
