@@ -24,9 +24,11 @@ app = typer.Typer(no_args_is_help=True)
 @app.command()
 @guarded
 def export(
-    target: Annotated[str, typer.Option(help="onnx, openvino or tflite.")],
     checkpoint: Annotated[
         str | None, typer.Argument(help="A checkpoint, or a network's name for seeded, untrained weights.")
+    ] = None,
+    target: Annotated[
+        str | None, typer.Option(help="onnx, openvino or tflite; --reference-only needs none.")
     ] = None,
     output: Annotated[Path | None, typer.Option(help="Default MODEL-TARGET-PRECISION.fer here.")] = None,
     precision: Annotated[str, typer.Option(help="fp32, fp16, int8 or auto.")] = "fp32",
@@ -62,7 +64,7 @@ def export(
         raise MissingPackageError.of_stage("export", error, "export") from error
     options = ExportOptions(
         checkpoint=checkpoint,
-        target=target,
+        target=target or ("onnx" if reference_only else "none"),
         precision=precision,
         output=output,
         calibration_data=calibration_data,
@@ -162,7 +164,7 @@ def write_reference(options: ExportOptions) -> Path:
     """Write the float network's outputs on the parity data to one .npz file."""
     from edge_fer.faces import read_data
     from export.data import load_parity_set
-    from export.options import check_options
+    from export.options import ExportOptions, check_options
     from export.place import check_reference_place
     from export.source import read_source
     from training.models.checkpoint import replace_file
@@ -170,6 +172,15 @@ def write_reference(options: ExportOptions) -> Path:
     if options.parity_data is None or options.output is None:
         raise UsageError("--reference-only needs --parity-data D and --output R.npz")
     check_options(options)
+    alone = ExportOptions(
+        checkpoint=options.checkpoint,
+        target=options.target,
+        output=options.output,
+        parity_data=options.parity_data,
+        embedding=options.embedding,
+    )
+    if options != alone:
+        raise UsageError("--reference-only: expected --parity-data, --output and --embedding beside it alone")
     check_reference_place(options.output)
     source = read_source(options.checkpoint)
     parity = load_parity_set(read_data(options.parity_data), source, embedding=options.embedding)

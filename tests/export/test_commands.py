@@ -171,7 +171,7 @@ def test_keep_failed_writes_the_bundle_marked(
 def test_reference_only_writes_what_parity_accepts(
     scratch: Path, command: Command, checkpoint: Path, train_faces: Path, int8: list[object]
 ) -> None:
-    arguments = ["export", checkpoint, "--target", "onnx", "--reference-only", "--parity-data", train_faces]
+    arguments = ["export", checkpoint, "--reference-only", "--parity-data", train_faces]
     done = command(*arguments, "--output", "R.npz")
     assert (done.code, done.output, done.errors) == (0, ["R.npz"], [])
     assert_nothing_left(scratch, "R.npz")
@@ -187,12 +187,15 @@ def test_reference_only_writes_what_parity_accepts(
 
 
 def test_reference_only_says_what_it_needs(command: Command, checkpoint: Path, valid_faces: Path) -> None:
-    arguments = ["export", checkpoint, "--target", "onnx", "--reference-only"]
+    assert_one_line(command("export", checkpoint), 2, "--target none: expected onnx, openvino, tflite")
+    arguments = ["export", checkpoint, "--reference-only"]
     assert_one_line(command(*arguments), 2, "--parity-data D and --output R.npz")
-    wrong = command(*arguments, "--parity-data", valid_faces, "--output", "R.fer")
-    assert_one_line(wrong, 2, "ends in .npz")
     sound = ["--parity-data", valid_faces, "--output", "R.npz"]
-    assert_one_line(command(*arguments, *sound, "--precision", "int4"), 2, "--precision int4")
+    assert_one_line(command(*arguments, *sound[:-1], "R.fer"), 2, "ends in .npz")
+    for wrong in (["--precision", "int4"], ["--target", "x"]):
+        assert_one_line(command(*arguments, *sound, *wrong), 2, " ".join(wrong))
+    for unused in (["--precision", "fp16"], ["--golden", "synthetic"], ["--seed", 3]):
+        assert_one_line(command(*arguments, *sound, *unused), 2, "and --embedding beside it alone")
 
 
 def test_a_manifest_is_taken_whole_and_must_not_overlap(
