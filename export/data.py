@@ -36,9 +36,9 @@ def list_data(options: ExportOptions) -> Listed:
     """
     calibration = read_data(str(options.calibration_data)) if options.calibrates else None
     parity = None if options.parity_data is None else read_data(options.parity_data)
-    of_parity = parity is not None and options.golden != "synthetic"
-    golden = parity_samples(parity) if of_parity and parity is not None else synthetic_samples()
-    return Listed(calibration, parity, golden)
+    if parity is None or options.golden == "synthetic":
+        return Listed(calibration, parity, synthetic_samples())
+    return Listed(calibration, parity, parity_samples(parity))
 
 
 def load_parity_set(faces: FaceSet | None, source: Source, *, embedding: bool = False) -> ParitySet | None:
